@@ -1,0 +1,64 @@
+//! Claims: whether a step that was delivered before may run.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{StepId, WorkerId};
+
+/// Claims of one worker in one namespace, on `tasker.step.claim.<namespace>`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ClaimRequest {
+    /// The worker that would run them.
+    pub worker: WorkerId,
+    /// The steps.
+    pub claims: Vec<Claim>,
+}
+
+/// One claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The step.
+    pub step_id: StepId,
+    /// The `dispatch_seq` of the message in hand.
+    pub dispatch_seq: u32,
+    /// Whether the same message was delivered before, so that a worker vanished with it. That
+    /// charges the retry budget; a message that was lost or sent again by a sweep does not.
+    pub redelivered: bool,
+}
+
+/// The answer to a [`ClaimRequest`], one verdict per claim in the same order.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ClaimReply {
+    /// One per claim.
+    pub verdicts: Vec<ClaimVerdict>,
+}
+
+/// What to do with a claimed step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClaimVerdict {
+    /// Run it as this attempt.
+    Run {
+        /// The new fence.
+        attempt: u32,
+        /// How much of the retry budget is used up.
+        tries: u32,
+    },
+    /// Another worker holds it: forget the message without acknowledging.
+    Held,
+    /// Nothing to do: acknowledge.
+    Drop(DropReason),
+}
+
+/// Why a claimed step is not to be run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DropReason {
+    /// It has an outcome.
+    Ended,
+    /// A later message exists.
+    Superseded,
+    /// Its retry budget was used up by workers that vanished; it has just been ended.
+    Poisoned,
+    /// It does not exist in this namespace or is not runnable.
+    Unknown,
+}

@@ -1,0 +1,117 @@
+//! Stable error codes. A code never changes its meaning; `docs/reference.md` lists them.
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident;)+) => {
+        $($(#[$doc])* pub const $name: &str = stringify!($name);)+
+
+        /// Every code.
+        pub const ALL: &[&str] = &[$($name),+];
+    };
+}
+
+codes! {
+    /// The document is not valid JSON or YAML.
+    INVALID_SYNTAX;
+    /// The document is not UTF-8 or holds characters that cannot be stored.
+    INVALID_ENCODING;
+    /// A document, value or list is over its limit.
+    TOO_LARGE;
+    /// A document is nested deeper than its limit.
+    TOO_DEEP;
+    /// A key occurs twice in one object.
+    DUPLICATE_KEY;
+    /// A number cannot be represented.
+    NUMBER_OUT_OF_RANGE;
+    /// A text holds a NUL character.
+    NUL_CHARACTER;
+    /// A key that does not exist.
+    UNKNOWN_KEY;
+    /// A key that must be there is not.
+    MISSING_KEY;
+    /// A value of the wrong type.
+    WRONG_TYPE;
+    /// A value outside what its key allows.
+    INVALID_VALUE;
+    /// A name that breaks its rule.
+    INVALID_NAME;
+    /// Two spellings of the same setting.
+    CONFLICTING_KEYS;
+    /// Part of the language that this version does not run yet.
+    NOT_SUPPORTED_YET;
+    /// YAML anchors, aliases, merge keys or tags.
+    YAML_FEATURE_REFUSED;
+    /// Two steps with one name.
+    DUPLICATE_STEP;
+    /// A dependency on a step that does not exist.
+    UNKNOWN_DEPENDENCY;
+    /// Steps that depend on each other in a circle.
+    DEPENDENCY_CYCLE;
+    /// A batchable step without a worker, or a worker without its batchable step.
+    BATCH_STRUCTURE;
+    /// A deferred convergence that has nothing to converge.
+    EMPTY_CONVERGENCE;
+    /// No template of this name and version.
+    TEMPLATE_NOT_FOUND;
+    /// Another template is stored under this name and version.
+    TEMPLATE_CONFLICT;
+    /// No task of this id.
+    TASK_NOT_FOUND;
+    /// The idempotency key was used for a different request.
+    IDEMPOTENCY_CONFLICT;
+    /// The task has already ended.
+    TASK_ENDED;
+    /// The namespace in the document differs from the one in the subject or credential.
+    FOREIGN_NAMESPACE;
+    /// The message is of another protocol version.
+    PROTOCOL_VERSION;
+    /// The request is malformed.
+    INVALID_REQUEST;
+    /// No such route or method.
+    NOT_FOUND;
+    /// The server cannot take the request now; try again with the same key.
+    UNAVAILABLE;
+    /// The server failed; the message names the incident, the log has the cause.
+    INTERNAL;
+
+    /// The handler returned an error without a code of its own.
+    HANDLER_ERROR;
+    /// The handler panicked.
+    HANDLER_PANIC;
+    /// The handler ran longer than `timeout_seconds`.
+    HANDLER_TIMEOUT;
+    /// No handler of this name is registered on the worker.
+    HANDLER_NOT_FOUND;
+    /// The handler's result is over the limit.
+    RESULT_TOO_LARGE;
+    /// The handler's result cannot be stored (NUL characters, nesting).
+    RESULT_NOT_STORABLE;
+    /// Workers vanished while they ran the step, as often as its retry budget allows.
+    STEP_POISONED;
+    /// The outcome of a batchable step is malformed.
+    BATCH_OUTCOME_INVALID;
+    /// The old discriminator `outcome_type` instead of `type`.
+    BATCH_OUTCOME_OLD_SHAPE;
+    /// The outcome names a worker template that the batchable step does not have.
+    BATCH_WORKER_TEMPLATE_UNKNOWN;
+    /// `worker_count`, ranges and pages do not agree.
+    BATCH_COUNT_MISMATCH;
+    /// Two ranges with one `batch_id`, or an unusable one.
+    BATCH_ID_INVALID;
+    /// Integer ranges that are inverted, empty or overlap.
+    BATCH_RANGE_INVALID;
+    /// More members than the limit allows.
+    BATCH_TOO_LARGE;
+    /// Every member of a batch failed, so that nothing was left to aggregate.
+    BATCH_ALL_FAILED;
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn codes_are_unique() {
+        let mut all = super::ALL.to_vec();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), super::ALL.len());
+    }
+}

@@ -1,0 +1,62 @@
+//! Vocabulary of Tasker: ids, states, wire messages, subjects and cursor arithmetic.
+//!
+//! Everything that two processes say to each other is a type of this crate. It does no input or
+//! output, reads no clock and knows no randomness.
+
+mod batch_inputs;
+mod batch_outcome;
+mod claim;
+pub mod code;
+pub mod cursor;
+mod heartbeat;
+mod ids;
+pub mod json;
+mod name;
+mod outcome_report;
+mod page;
+mod problem;
+mod reply;
+mod state;
+mod step_kind;
+pub mod subject;
+mod suggest;
+mod task_request;
+mod view;
+mod work_item;
+
+pub use batch_inputs::{BatchMetadata, BatchWorkerInputs, FailureStrategy};
+pub use batch_outcome::{BatchProcessingOutcome, CreateBatches, CursorRange, CursorSource};
+pub use claim::{Claim, ClaimReply, ClaimRequest, ClaimVerdict, DropReason};
+pub use cursor::CursorConfig;
+pub use heartbeat::{Heartbeat, Hint, QueueLoad, RunningStep};
+pub use ids::{BatchId, NodeId, StepId, TaskId, TemplateId, WorkerId};
+pub use name::{InvalidName, Namespace, Queue, StepName};
+pub use outcome_report::{
+    AttemptFinished, AttemptOutcome, OutcomeReport, OutcomeVerdicts, StepFailure, Verdict,
+};
+pub use page::{
+    AppendCursors, CursorsAppended, GetMembers, GetResult, GetShared, MemberResult, MembersPage,
+    StoredResult,
+};
+pub use problem::Problem;
+pub use reply::{Refusal, Reply};
+pub use state::{BatchState, StepState, TaskState, UnknownState};
+pub use step_kind::StepKind;
+pub use suggest::nearest;
+pub use task_request::{Accepted, GetTask, TaskRequest, WaitTask};
+pub use view::{
+    BatchView, ResultMetadata, StepPage, StepResults, StepView, TaskList, TaskSummary, TaskView,
+    TemplateList, TemplateSummary, TemplateView,
+};
+pub use work_item::{BatchSummary, DependencyResult, ProcessBatchableStep, SharedStep, WorkItem};
+
+/// Version of the wire protocol, sent in the header [`PROTOCOL_HEADER`] of every message.
+///
+/// A receiver refuses a message of another major version; within one version fields are only added.
+pub const PROTOCOL_VERSION: &str = "1";
+
+/// Name of the header that carries [`PROTOCOL_VERSION`].
+pub const PROTOCOL_HEADER: &str = "Tasker-Protocol";
+
+/// Header that carries a caller's idempotency key on `tasker.submit` and `tasker.enqueue`.
+pub const IDEMPOTENCY_HEADER: &str = "Tasker-Idempotency-Key";

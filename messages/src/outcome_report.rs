@@ -1,0 +1,106 @@
+//! Reports of finished attempts, on `tasker.outcome.<namespace>`, and the verdicts on them.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::{StepId, StepKind, WorkerId};
+
+/// Finished attempts of one worker in one namespace. Answered after COMMIT.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct OutcomeReport {
+    /// The worker that ran them.
+    pub worker: WorkerId,
+    /// At most the limit that the worker's configuration names.
+    pub outcomes: Vec<AttemptFinished>,
+}
+
+/// One finished attempt.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AttemptFinished {
+    /// The step.
+    #[serde(rename = "s")]
+    pub step_id: StepId,
+    /// The attempt that ran. Only the current attempt of a step can end it.
+    #[serde(rename = "a")]
+    pub attempt: u32,
+    /// The message that brought the attempt.
+    #[serde(rename = "d")]
+    pub dispatch_seq: u32,
+    /// What the step is, as the worker was told: outcomes of batchable and decision steps are
+    /// judged before they are stored. A report that names the wrong kind is not applied.
+    #[serde(rename = "k")]
+    pub kind: StepKind,
+    /// How long the handler ran.
+    #[serde(rename = "ms")]
+    pub execution_ms: u32,
+    /// How it ended.
+    #[serde(rename = "o")]
+    pub outcome: AttemptOutcome,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttemptOutcome {
+    /// The handler's result.
+    #[serde(rename = "ok")]
+    Succeeded(Box<RawValue>),
+    /// The handler's error.
+    #[serde(rename = "err")]
+    Failed(StepFailure),
+}
+
+/// Why an attempt failed, for people and for the retry rule.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepFailure {
+    /// A stable code: one of [`crate::code`] or one of the handler's own.
+    pub code: String,
+    /// What went wrong and where.
+    pub message: String,
+    /// Whether another attempt may succeed.
+    pub retryable: bool,
+    /// The class of the error, e.g. `timeout`, `panic`, `permanent`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub error_type: String,
+    /// Earliest time of the next attempt, from now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
+    /// Whatever else the handler wants to say.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub context: Value,
+}
+
+/// The answer to an [`OutcomeReport`], one verdict per outcome in the same order.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct OutcomeVerdicts {
+    /// One per reported outcome.
+    pub verdicts: Vec<Verdict>,
+}
+
+/// What became of one reported outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Stored, or a retry was scheduled; the work message can be acknowledged.
+    Applied,
+    /// The step already has an outcome; the work message can be acknowledged.
+    Duplicate,
+    /// Another attempt is current. The message is acknowledged only if a later one exists.
+    Stale {
+        /// Whether the step has been dispatched again since the message.
+        superseded: bool,
+    },
+    /// The step does not exist in this namespace, or the report contradicts its row.
+    Unknown,
+}
+
+impl Verdict {
+    /// Whether the work message that brought the attempt is to be acknowledged.
+    pub const fn acknowledges(self) -> bool {
+        match self {
+            Verdict::Applied | Verdict::Duplicate | Verdict::Unknown => true,
+            Verdict::Stale { superseded } => superseded,
+        }
+    }
+}

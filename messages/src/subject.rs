@@ -1,0 +1,189 @@
+//! Subjects, streams and durable names. They are built here and nowhere else.
+
+use std::fmt;
+
+use crate::{Namespace, NodeId, Queue, TaskId};
+
+/// Stream of work items, work-queue retention.
+pub const WORK_STREAM: &str = "TASKER_WORK";
+/// Stream of commands between orchestrators, work-queue retention.
+pub const CONTROL_STREAM: &str = "TASKER_CONTROL";
+/// Stream of tasks that are enqueued without waiting for acceptance.
+pub const SUBMIT_STREAM: &str = "TASKER_SUBMIT";
+/// Durable consumer of [`CONTROL_STREAM`] that expands batches.
+pub const BATCH_DURABLE: &str = "expand_batches";
+/// Durable consumer of [`SUBMIT_STREAM`].
+pub const SUBMIT_DURABLE: &str = "accept_tasks";
+/// Queue group of the orchestrators for requests that any of them can answer.
+pub const ORCHESTRATORS: &str = "orchestrators";
+
+/// All subjects of [`WORK_STREAM`].
+pub const WORK_SUBJECTS: &str = "tasker.work.>";
+/// All subjects of [`CONTROL_STREAM`].
+pub const CONTROL_SUBJECTS: &str = "tasker.control.>";
+/// All subjects of [`SUBMIT_STREAM`].
+pub const SUBMIT_SUBJECTS: &str = "tasker.enqueue.>";
+
+/// Where the work items of one queue travel.
+pub fn work(namespace: &Namespace, queue: &Queue) -> String {
+    format!("tasker.work.{namespace}.{queue}")
+}
+
+/// The durable consumer of one queue. The capital letter cannot occur in a name, so that
+/// `a_b`/`c` and `a`/`b_c` never share a durable.
+pub fn work_durable(namespace: &Namespace, queue: &Queue) -> String {
+    format!("work_{namespace}_Q_{queue}")
+}
+
+/// Where `ProcessBatchableStep` travels.
+pub fn control_batch(namespace: &Namespace) -> String {
+    format!("tasker.control.batch.{namespace}")
+}
+
+/// Where a task is carried without waiting for its acceptance.
+pub fn enqueue(namespace: &Namespace) -> String {
+    format!("tasker.enqueue.{namespace}")
+}
+
+/// Requests that any orchestrator answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Request {
+    /// Submit a task; answered after COMMIT.
+    Submit,
+    /// Read a task.
+    TaskGet,
+    /// Wait until a task is terminal.
+    TaskWait,
+    /// Report finished attempts; answered after COMMIT.
+    Outcome,
+    /// Ask whether a redelivered step may run.
+    Claim,
+    /// Read the shared part of a step: context, configuration, dependency results.
+    Shared,
+    /// Read one dependency result that was too large to be shared.
+    Result,
+    /// Read a page of the results of a batch's members.
+    Members,
+    /// Append a page of cursors while an analyzer runs.
+    AppendCursors,
+    /// Give back steps that were pulled but not started.
+    Release,
+}
+
+impl Request {
+    /// Every request, for subscribing to all of them.
+    pub const ALL: &'static [Request] = &[
+        Request::Submit,
+        Request::TaskGet,
+        Request::TaskWait,
+        Request::Outcome,
+        Request::Claim,
+        Request::Shared,
+        Request::Result,
+        Request::Members,
+        Request::AppendCursors,
+        Request::Release,
+    ];
+
+    /// The subject without the namespace.
+    pub const fn prefix(self) -> &'static str {
+        match self {
+            Request::Submit => "tasker.submit",
+            Request::TaskGet => "tasker.task.get",
+            Request::TaskWait => "tasker.task.wait",
+            Request::Outcome => "tasker.outcome",
+            Request::Claim => "tasker.step.claim",
+            Request::Shared => "tasker.step.shared",
+            Request::Result => "tasker.step.result",
+            Request::Members => "tasker.step.members",
+            Request::AppendCursors => "tasker.step.cursors",
+            Request::Release => "tasker.step.release",
+        }
+    }
+
+    /// The subject for one namespace.
+    pub fn subject(self, namespace: &Namespace) -> String {
+        format!("{}.{namespace}", self.prefix())
+    }
+
+    /// The subscription for all namespaces.
+    pub fn wildcard(self) -> String {
+        format!("{}.*", self.prefix())
+    }
+
+    /// The namespace in a subject of this request.
+    pub fn namespace(self, subject: &str) -> Option<Namespace> {
+        let rest = subject.strip_prefix(self.prefix())?.strip_prefix('.')?;
+        Namespace::new(rest.split('.').next()?).ok()
+    }
+}
+
+/// Outcomes for the orchestrator that dispatched the steps.
+pub fn outcome_at(namespace: &Namespace, node: NodeId) -> String {
+    format!("tasker.outcome.{namespace}.at.{}", node.token())
+}
+
+/// Subscription of one orchestrator to the outcomes of the steps that it dispatched.
+pub fn outcome_at_wildcard(node: NodeId) -> String {
+    format!("tasker.outcome.*.at.{}", node.token())
+}
+
+/// Heartbeats of workers.
+pub fn beat(namespace: &Namespace) -> String {
+    format!("tasker.beat.{namespace}")
+}
+
+/// All heartbeats.
+pub const BEATS: &str = "tasker.beat.*";
+
+/// Hints to workers: cancelled tasks.
+pub fn hint(namespace: &Namespace) -> String {
+    format!("tasker.hint.{namespace}")
+}
+
+/// All hints.
+pub const HINTS: &str = "tasker.hint.*";
+
+/// Orchestrators tell workers which queues exist; core NATS, droppable.
+pub const QUEUES_CHANGED: &str = "tasker.queues.changed";
+/// Request for the list of queues that exist.
+pub const QUEUES_LIST: &str = "tasker.queues.list";
+
+/// Where the end of a task is announced.
+pub fn task_event(namespace: &Namespace, task: TaskId) -> String {
+    format!("tasker.event.{namespace}.{task}")
+}
+
+/// All announcements of ended tasks.
+pub const TASK_EVENTS: &str = "tasker.event.*.*";
+
+/// `Nats-Msg-Id` of a work item: one per decision to send a step, so that a second publish of the
+/// same decision is dropped by the server and a re-dispatch is not.
+pub fn message_id(step: impl fmt::Display, dispatch_seq: u32) -> String {
+    format!("{step}:{dispatch_seq}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durables_do_not_collide() {
+        let name = |ns: &str, queue: &str| {
+            work_durable(&ns.parse().expect("a token"), &queue.parse().expect("a token"))
+        };
+        assert_ne!(name("a_b", "c"), name("a", "b_c"));
+    }
+
+    #[test]
+    fn a_request_finds_its_namespace() {
+        let node = NodeId::from_uuid(uuid::Uuid::from_u128(7));
+        let ns: Namespace = "csv".parse().expect("a token");
+        for &request in Request::ALL {
+            assert_eq!(request.namespace(&request.subject(&ns)), Some(ns.clone()));
+            assert_eq!(request.namespace("tasker.other.csv"), None);
+        }
+        assert_eq!(Request::Outcome.namespace(&outcome_at(&ns, node)), Some(ns));
+        assert_eq!(Request::Outcome.namespace("tasker.outcome.B*D"), None);
+    }
+}

@@ -1,0 +1,147 @@
+//! Messages that orchestrators publish: work items and commands.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::{
+    BatchId, BatchMetadata, BatchState, CursorConfig, NodeId, Queue, StepId, StepKind, TaskId,
+};
+
+/// One dispatch of one step, on `tasker.work.<namespace>.<queue>`.
+///
+/// Field names are short because a batch of a million members sends a million of these.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WorkItem {
+    /// The task.
+    #[serde(rename = "t")]
+    pub task_id: TaskId,
+    /// The step.
+    #[serde(rename = "s")]
+    pub step_id: StepId,
+    /// The step's name; a member's is `<template>_<batch_id>`.
+    #[serde(rename = "n")]
+    pub name: Arc<str>,
+    /// The step of the template: what the shared part is cached under, together with the task.
+    #[serde(rename = "k")]
+    pub template_step: Arc<str>,
+    /// The attempt that this dispatch starts unless a claim raises it. Fences results.
+    #[serde(rename = "a")]
+    pub attempt: u32,
+    /// Identifies the message; a later dispatch of the same step has a higher one.
+    #[serde(rename = "d")]
+    pub dispatch_seq: u32,
+    /// How much of the retry budget is used up.
+    #[serde(rename = "r", default, skip_serializing_if = "is_zero")]
+    pub tries: u32,
+    /// Whether even a first delivery must claim.
+    #[serde(rename = "c", default, skip_serializing_if = "is_false")]
+    pub claim_required: bool,
+    /// The orchestrator that published it and would like the outcome.
+    #[serde(rename = "o")]
+    pub node: NodeId,
+    /// The range of a member: a [`CursorConfig`], kept as the text that was stored.
+    #[serde(rename = "i", default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<Box<RawValue>>,
+    /// The shared part, when it is small; else the worker asks for it once per task and template
+    /// step. A [`SharedStep`].
+    #[serde(rename = "h", default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<Arc<RawValue>>,
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+fn is_false(b: &bool) -> bool {
+    !*b
+}
+
+/// What all dispatches of one template step in one task have in common.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SharedStep {
+    /// What the step is.
+    pub kind: StepKind,
+    /// Which handler runs it.
+    pub callable: String,
+    /// The handler group.
+    #[serde(default)]
+    pub queue: Queue,
+    /// `handler.initialization` of the template.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub config: Value,
+    /// The context of the task.
+    pub context: Value,
+    /// How long the handler may run; `None` is no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    /// The retry budget, the first run included.
+    pub max_attempts: u32,
+    /// Results of the step's parents by name, without those of batch members.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub dependencies: BTreeMap<String, DependencyResult>,
+    /// For a member: what it has in common with the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<BatchMetadata>,
+    /// For a member: whether it is the placeholder of a batch without ranges.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub is_no_op: bool,
+    /// For a convergence: the batches whose members it aggregates.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub batches: Vec<BatchSummary>,
+}
+
+/// One parent's outcome as a child sees it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DependencyResult {
+    /// The handler's result.
+    Result(Value),
+    /// The parent ended in error, with this message; only a convergence sees this.
+    Failed(String),
+    /// The result is too large to travel along and is read on demand.
+    TooLarge {
+        /// The size of the result as JSON text.
+        bytes: u64,
+    },
+}
+
+/// A batch as its aggregator sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchSummary {
+    /// The batch.
+    pub batch_id: BatchId,
+    /// The analyzer.
+    pub batchable_step: String,
+    /// The template step whose instances are the members.
+    pub worker_template: String,
+    /// Whether the analyzer found nothing to do, so that the only member is a placeholder.
+    pub is_no_op: bool,
+    /// How many members there are.
+    pub worker_count: u32,
+    /// How many members succeeded.
+    pub succeeded: u32,
+    /// How many members failed.
+    pub failed: u32,
+    /// The batch's state when the convergence was decided.
+    pub state: BatchState,
+}
+
+/// Command: expand the stored outcome of a batchable step into a batch, on
+/// `tasker.control.batch.<namespace>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProcessBatchableStep {
+    /// The batchable step.
+    pub step: StepId,
+}
+
+impl WorkItem {
+    /// The member's range, if the step is a member.
+    pub fn cursor_config(&self) -> Result<Option<CursorConfig>, serde_json::Error> {
+        self.cursor.as_deref().map(|text| serde_json::from_str(text.get())).transpose()
+    }
+}
