@@ -17,13 +17,13 @@ fail() {
 # version_at_least MIN ACTUAL
 version_at_least() { [[ -n "$2" ]] && printf '%s\n%s\n' "$1" "$2" | sort -V -C; }
 
-# The first number like 1.2.3 in what a program says of itself.
-version_of() { "$@" --version 2>/dev/null | grep -o -m1 -E '[0-9]+(\.[0-9]+)*' | head -n1; }
+# version_of NAME [PROGRAM]: the version in a line like `NAME 1.2.3 …` that the program prints of itself.
+version_of() { "${2:-$1}" --version 2>/dev/null | sed -n -E "s/^$1[^0-9]*([0-9]+(\.[0-9]+)*).*/\1/p" | head -n1; }
 
 # postgres_usable DIR: all three programs are there and new enough.
 postgres_usable() {
   [[ -x "$1/initdb" && -x "$1/postgres" && -x "$1/pg_ctl" ]] \
-    && version_at_least "$POSTGRES_MIN" "$(version_of "$1/postgres")"
+    && version_at_least "$POSTGRES_MIN" "$(version_of postgres "$1/postgres")"
 }
 
 postgres_candidates() {
@@ -62,7 +62,7 @@ nats_candidates() {
 find_nats() {
   local program
   while IFS= read -r program; do
-    if [[ -x "$program" ]] && version_at_least "$NATS_MIN" "$(version_of "$program")"; then
+    if [[ -x "$program" ]] && version_at_least "$NATS_MIN" "$(version_of nats-server "$program")"; then
       readlink -f "$program"
       return
     fi

@@ -1,1 +1,60 @@
-fn main(){}
+//! `tasker`: a cluster on one machine, its nodes, and a client of the HTTP API.
+//!
+//! One file per command; what commands print goes through `output`, what they ask the cluster
+//! through `client`, and how they end is in `exit`.
+
+mod args;
+mod client;
+mod cluster;
+mod completion;
+mod config_show;
+mod dev;
+mod exit;
+mod migrate;
+mod nodes;
+mod output;
+mod parent;
+mod run_node;
+mod settings;
+mod table;
+mod task;
+mod template;
+mod template_ref;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+
+fn main() -> ExitCode {
+    match start(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit::report(&error),
+    }
+}
+
+/// Nodes use all cores. Everything else is one thread that mostly waits; `dev` also needs the
+/// thread that starts its children to live as long as itself (see `dev::child`).
+fn start(cli: Cli) -> anyhow::Result<()> {
+    let node = matches!(cli.command, Command::Server(_) | Command::Worker(_));
+    let mut builder = if node {
+        tokio::runtime::Builder::new_multi_thread()
+    } else {
+        tokio::runtime::Builder::new_current_thread()
+    };
+    builder.enable_all().build()?.block_on(dispatch(cli))
+}
+
+async fn dispatch(Cli { cluster, command }: Cli) -> anyhow::Result<()> {
+    match command {
+        Command::Dev(args) => dev::run(args, &cluster.data_dir).await,
+        Command::Server(command) => run_node::server(command).await,
+        Command::Worker(command) => run_node::worker(command).await,
+        Command::Migrate(args) => migrate::run(args).await,
+        Command::Config(command) => config_show::run(command),
+        Command::Template(command) => template::run(command, &cluster).await,
+        Command::Task(command) => task::run(command, &cluster).await,
+        Command::Completion(args) => completion::run(args),
+    }
+}

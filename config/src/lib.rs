@@ -1,1 +1,16 @@
-//! placeholder
+//! Settings of Tasker, typed, with the source of every value; and the set-up of telemetry.
+//!
+//! Later sources win: built-in defaults, a file, the environment, flags.
+
+mod error;
+mod settings;
+mod source;
+mod telemetry;
+
+pub use error::ConfigError;
+pub use settings::{
+    Batches, Database, Dispatch, Http, Nats, Outcomes, Reconciler, Settings, Streams, Submit,
+    Supervision, Telemetry, WorkerSettings,
+};
+pub use source::{Loaded, Loader, Origin};
+pub use telemetry::init_telemetry;

@@ -1,1 +1,38 @@
-//! placeholder
+//! Example handlers with their templates: what `tasker dev` runs and the README shows.
+//!
+//! `products` and `csv_profile` work on real files, `synthetic` and `bench` on numbers. `faulty`
+//! does everything wrong that a handler can do wrong, for tests.
+
+mod bench;
+mod csv_file;
+mod csv_profile;
+mod faulty;
+mod products;
+mod synthetic;
+
+use tasker_sdk::HandlerRegistry;
+
+/// Every handler of this crate.
+pub fn registry() -> HandlerRegistry {
+    example_handlers().merge(bench::handlers()).merge(faulty_handlers())
+}
+
+/// The handlers of `products`, `csv_profile` and `synthetic`.
+pub fn example_handlers() -> HandlerRegistry {
+    products::handlers().merge(csv_profile::handlers()).merge(synthetic::handlers())
+}
+
+/// Handlers that panic, hang, abort the process and the like. A worker that runs work of others
+/// should not offer them.
+pub fn faulty_handlers() -> HandlerRegistry {
+    faulty::handlers()
+}
+
+/// Templates of the examples and of the benchmarks: file name without extension, and YAML.
+pub const TEMPLATES: &[(&str, &str)] = &[
+    ("products", include_str!("../templates/products.yaml")),
+    ("csv_profile", include_str!("../templates/csv_profile.yaml")),
+    ("synthetic", include_str!("../templates/synthetic.yaml")),
+    ("bench_fan_out", include_str!("../templates/bench_fan_out.yaml")),
+    ("bench_chain", include_str!("../templates/bench_chain.yaml")),
+];

@@ -62,3 +62,31 @@ pub enum DropReason {
     /// It does not exist in this namespace or is not runnable.
     Unknown,
 }
+
+/// Steps that a worker gives back because it stops, on `tasker.step.release.<namespace>`: they are
+/// dispatched again at once, without a charge.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReleaseRequest {
+    /// The worker.
+    pub worker: WorkerId,
+    /// The steps.
+    pub steps: Vec<ReleasedStep>,
+}
+
+/// One step that is given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleasedStep {
+    /// The step.
+    pub step_id: StepId,
+    /// The attempt that will not be finished.
+    pub attempt: u32,
+    /// The message that brought it.
+    pub dispatch_seq: u32,
+}
+
+/// The answer to a [`ReleaseRequest`]; afterwards the messages are acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseReply {
+    /// How many of the steps were still with the worker.
+    pub released: u32,
+}

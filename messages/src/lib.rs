@@ -15,6 +15,7 @@ mod name;
 mod outcome_report;
 mod page;
 mod problem;
+mod queue_list;
 mod reply;
 mod state;
 mod step_kind;
@@ -26,7 +27,10 @@ mod work_item;
 
 pub use batch_inputs::{BatchMetadata, BatchWorkerInputs, FailureStrategy};
 pub use batch_outcome::{BatchProcessingOutcome, CreateBatches, CursorRange, CursorSource};
-pub use claim::{Claim, ClaimReply, ClaimRequest, ClaimVerdict, DropReason};
+pub use claim::{
+    Claim, ClaimReply, ClaimRequest, ClaimVerdict, DropReason, ReleaseReply, ReleaseRequest,
+    ReleasedStep,
+};
 pub use cursor::CursorConfig;
 pub use heartbeat::{Heartbeat, Hint, QueueLoad, RunningStep};
 pub use ids::{BatchId, NodeId, StepId, TaskId, TemplateId, WorkerId};
@@ -39,6 +43,7 @@ pub use page::{
     StoredResult,
 };
 pub use problem::Problem;
+pub use queue_list::{QueueList, QueueRef};
 pub use reply::{Refusal, Reply};
 pub use state::{BatchState, StepState, TaskState, UnknownState};
 pub use step_kind::StepKind;

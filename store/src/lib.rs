@@ -1,1 +1,43 @@
-//! placeholder
+//! The only crate of Tasker with SQL.
+//!
+//! Each file holds the statements of one purpose; each function says what it does to rows. Rules
+//! about states are calls into `tasker_workflow`. All statements are set-based: none is issued per
+//! step. Locks are taken in one order everywhere: steps by id, outcomes, batches by id, child steps
+//! by id, tasks by id.
+
+mod cancel;
+mod claims;
+mod convergence;
+mod copy;
+mod counters;
+mod cursors;
+mod dead_letters;
+mod dispatch;
+mod error;
+mod expansion;
+mod floor;
+mod leases;
+mod outcomes;
+mod pool;
+mod reconcile;
+mod release;
+mod shared;
+mod submit;
+mod templates;
+mod views;
+mod workers;
+
+pub use cancel::Cancelled;
+pub use claims::{Granted, Reclaim};
+pub use convergence::{ConvergeCandidates, Converged};
+pub use counters::FinishedTask;
+pub use cursors::{NewPage, PreviousPage};
+pub use dispatch::{MemberRow, OpenBatch, ReadyStep};
+pub use error::StoreError;
+pub use expansion::{Expandable, ExpandingBatch, MemberSource, NewBatch, NewMember, Sealed};
+pub use floor::Floor;
+pub use outcomes::{Applied, FinishedAttempt, UnsettledStep};
+pub use pool::{Store, migrate};
+pub use reconcile::{Dispatched, EpochState, Lost};
+pub use submit::{NewTask, SubmitVerdict};
+pub use templates::{StoredTemplate, TemplateVersion};

@@ -1,1 +1,21 @@
-//! placeholder
+//! Every rule of Tasker, pure and synchronous.
+//!
+//! A rule takes values and returns data: a plan, a verdict, a list of problems. Nothing here does
+//! input or output, reads a clock or knows randomness; who needs those brings them along.
+
+pub mod batching;
+mod claim;
+mod convergence;
+mod dispatch;
+mod graph;
+mod retry;
+mod template;
+mod transition;
+
+pub use claim::{ClaimDecision, ClaimFacts, decide_claim};
+pub use convergence::{BatchFact, ConvergencePlan, Ending, StepFact, TaskFacts, converge};
+pub use dispatch::{Source, WindowLimits, share_out, window_size};
+pub use graph::{PlannedStep, SubmissionPlan};
+pub use retry::{Backoff, NextAttempt, RetryPolicy, UnknownBackoff, next_attempt};
+pub use template::{BatchConfig, Handler, StepTemplate, Template, compare_versions};
+pub use transition::{Refused, StepEvent, TaskEvent, step_transition, task_end, task_transition};

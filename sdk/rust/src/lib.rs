@@ -1,1 +1,59 @@
-//! placeholder
+//! What an author of Tasker step handlers sees.
+//!
+//! A handler is a small object with `call`. It is registered under the name that templates use as
+//! `handler.callable`:
+//!
+//! ```
+//! use tasker_sdk::{HandlerRegistry, StepContext, StepError, StepHandler, StepResult};
+//!
+//! struct Greet;
+//!
+//! impl StepHandler for Greet {
+//!     async fn call(&self, ctx: StepContext) -> Result<StepResult, StepError> {
+//!         let who = ctx.input_json()["who"].as_str().unwrap_or("world");
+//!         Ok(serde_json::json!({"greeting": format!("hello {who}")}).into())
+//!     }
+//! }
+//!
+//! let registry = HandlerRegistry::new().register("greet", Greet);
+//! assert!(registry.get("greet").is_some());
+//! ```
+//!
+//! Handlers run at least once: [`StepContext::idempotency_key`] is the same for every attempt of a
+//! step, [`StepContext::fencing_token`] rises with each. Handlers of batches compose
+//! [`Batchable`], [`BatchWorkerContext`] and [`StreamingAggregator`]; [`testing`] runs all of them
+//! in memory.
+
+mod aggregation;
+mod backend;
+mod batch_worker;
+mod batchable;
+mod blocking;
+pub mod code;
+mod context;
+mod data_roots;
+mod dependencies;
+mod error;
+mod handler;
+mod member_stream;
+mod result;
+mod streaming;
+pub mod testing;
+
+pub use aggregation::{AggregateFn, BatchAggregationScenario, aggregate_worker_results};
+pub use backend::{Progress, StepBackend};
+pub use batch_worker::{BatchWorkerContext, BatchWorkerOutcome};
+pub use batchable::Batchable;
+pub use blocking::run_blocking;
+pub use context::{ContextParts, StepContext};
+pub use data_roots::DataRoots;
+pub use error::StepError;
+pub use futures::future::BoxFuture;
+pub use handler::{HandlerRegistry, RegisteredHandler, StepHandler};
+pub use member_stream::{MemberResultExt, MemberStream};
+pub use result::StepResult;
+pub use streaming::{FanIn, StreamingAggregator, run_streaming};
+pub use tasker_messages::{
+    BatchMetadata, BatchSummary, BatchWorkerInputs, CursorConfig, CursorRange, DependencyResult,
+    FailureStrategy, MemberResult, StepFailure, StepState,
+};

@@ -1,0 +1,45 @@
+# `make` alone prints what there is. A newcomer needs `make demo` and `make test`.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+# Queries are checked against the committed store/.sqlx: nothing but `make queries` needs a database to build.
+export SQLX_OFFLINE := true
+
+# Passed on: make test ARGS=name_of_a_test, make bench ARGS='--runs 3'
+ARGS ?=
+
+.PHONY: help setup build demo test lint bench queries clean-servers
+
+help: ## print this
+	@sed -n -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
+	@echo '  ARGS=...            goes on to cargo test (make test) and tasker bench (make bench)'
+
+setup: ## find or install what Tasker needs: Postgres from the system's packages, nats-server into .local/
+	@scripts/setup
+
+build: ## build the `tasker` binary: target/release/tasker
+	cargo build --release --locked -p tasker
+
+demo: setup build ## start a cluster on this machine, run two workflows on real files, print the results, stop
+	@scripts/demo
+
+test: setup ## run every test against real servers
+	@scripts/test $(ARGS)
+
+lint: ## format, clippy, the workspace's own rules, the compose file
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo run -q --locked -p xtask -- check
+	@scripts/check-compose
+
+bench: setup build ## measure the three workloads, and the bare pipeline beside them
+	@scripts/bench $(ARGS)
+
+queries: setup ## after a change to SQL: check it against a real Postgres and write store/.sqlx
+	SQLX_OFFLINE=false scripts/with-postgres cargo run -q --locked -p xtask -- prepare-queries
+
+clean-servers: ## remove the nats-server that setup downloaded
+	rm -rf .local

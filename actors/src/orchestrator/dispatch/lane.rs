@@ -1,0 +1,240 @@
+//! One lane: a namespace and queue, its window, and what waits to be put on the bus.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::value::RawValue;
+use tasker_bus::ConsumerLoad;
+use tasker_messages::{BatchId, Namespace, Queue, StepId};
+use tasker_store::{OpenBatch, ReadyStep};
+use tasker_workflow::{Source, WindowLimits, share_out, window_size};
+
+/// What a lane serves.
+pub(crate) type LaneKey = (Namespace, Queue);
+
+/// A step that is published by itself.
+pub(crate) struct Prepared {
+    pub(crate) step: ReadyStep,
+    /// The shared part, if it is small enough to travel along.
+    pub(crate) shared: Option<Arc<RawValue>>,
+    /// Whether a sweep found it: another copy may be on the bus.
+    pub(crate) swept: bool,
+}
+
+/// The shared part of a batch's members.
+#[derive(Clone)]
+pub(crate) enum MemberShared {
+    Unknown,
+    TooLarge,
+    Inline(Arc<RawValue>),
+}
+
+/// A batch whose members this node publishes.
+pub(crate) struct LaneBatch {
+    pub(crate) open: OpenBatch,
+    pub(crate) shared: MemberShared,
+}
+
+/// Members `[from, upto)` of one batch.
+#[derive(Clone)]
+pub(crate) struct Span {
+    pub(crate) batch: OpenBatch,
+    pub(crate) shared: MemberShared,
+    pub(crate) from: u32,
+    pub(crate) upto: u32,
+}
+
+/// What is published at once.
+#[derive(Default)]
+pub(crate) struct Work {
+    pub(crate) steps: Vec<Prepared>,
+    pub(crate) spans: Vec<Span>,
+}
+
+/// What has been published.
+#[derive(Default)]
+pub(crate) struct Published {
+    /// Steps that are on the bus, by dispatch.
+    pub(crate) steps: Vec<(StepId, u32)>,
+    /// Batches with the members published now and the shared part as it was read.
+    pub(crate) spans: Vec<(BatchId, u32, MemberShared)>,
+    /// Batches that are left to others, or to a later sweep.
+    pub(crate) dropped: Vec<BatchId>,
+    /// Steps that the bus did not take; a sweep finds them.
+    pub(crate) failed: Vec<StepId>,
+    /// Whether the durable of the lane is known to exist now.
+    pub(crate) ensured: bool,
+}
+
+/// Steps that wait in a lane; a sweep finds what does not fit.
+const MAX_WAITING: usize = 8_192;
+/// Messages of one publish; a larger one would hold up what becomes ready meanwhile.
+const MAX_WORK: u32 = 2_048;
+/// An occupancy read from the bus is trusted for this long when the window is nearly full.
+const FRESH: Duration = Duration::from_millis(20);
+
+pub(crate) struct Lane {
+    steps: VecDeque<Prepared>,
+    queued: HashSet<StepId>,
+    batches: VecDeque<LaneBatch>,
+    /// A publish or a look at the bus is under way.
+    pub(crate) busy: bool,
+    /// The durable exists, as far as this node knows.
+    pub(crate) ensured: bool,
+    pub(crate) slots: u32,
+    outstanding: u32,
+    looked_at: Option<Instant>,
+    rate: Rate,
+}
+
+impl Lane {
+    pub(crate) fn new() -> Self {
+        Self {
+            steps: VecDeque::new(),
+            queued: HashSet::new(),
+            batches: VecDeque::new(),
+            busy: false,
+            ensured: false,
+            slots: 0,
+            outstanding: 0,
+            looked_at: None,
+            rate: Rate::new(Instant::now()),
+        }
+    }
+
+    pub(crate) fn add_step(&mut self, prepared: Prepared) {
+        if self.steps.len() < MAX_WAITING && self.queued.insert(prepared.step.id) {
+            self.steps.push_back(prepared);
+        }
+    }
+
+    pub(crate) fn add_batch(&mut self, open: OpenBatch) {
+        if !self.batches.iter().any(|b| b.open.id == open.id) {
+            self.batches.push_back(LaneBatch { open, shared: MemberShared::Unknown });
+        }
+    }
+
+    pub(crate) fn waits(&self) -> bool {
+        !self.steps.is_empty() || !self.batches.is_empty()
+    }
+
+    /// Steps of this lane have ended.
+    pub(crate) fn finished(&mut self, steps: u32, now: Instant) {
+        self.outstanding = self.outstanding.saturating_sub(steps);
+        self.rate.add(steps, now);
+    }
+
+    /// What the bus says is outstanding.
+    pub(crate) fn observe(&mut self, load: Option<ConsumerLoad>, now: Instant) {
+        match load {
+            Some(load) => {
+                let n = load.pending + load.ack_pending;
+                self.outstanding = u32::try_from(n).unwrap_or(u32::MAX);
+            }
+            None => self.ensured = false,
+        }
+        self.looked_at = Some(now);
+    }
+
+    /// Whether the occupancy must be read from the bus before more is published: it is remembered
+    /// only while there is plenty of room.
+    pub(crate) fn must_look(&self, limits: WindowLimits, now: Instant) -> bool {
+        let window = self.window(limits);
+        self.outstanding > window / 2 && self.looked_at.is_none_or(|at| now - at > FRESH)
+    }
+
+    pub(crate) fn window(&self, limits: WindowLimits) -> u32 {
+        window_size(self.slots, self.rate.per_second(), limits)
+    }
+
+    /// Takes what fits into the window: single steps first, in order, then members of all batches
+    /// in turn.
+    pub(crate) fn take(&mut self, limits: WindowLimits, quantum: u32) -> Work {
+        let window = self.window(limits);
+        let mut room = window.saturating_sub(self.outstanding).min(MAX_WORK);
+        // Many small publishes cost more than a few larger ones.
+        let waiting = self.steps.len() as u64
+            + self.batches.iter().map(|b| u64::from(b.open.expected - b.open.published_upto)).sum::<u64>();
+        if room < window / 8 && waiting > u64::from(room) {
+            return Work::default();
+        }
+        let singles = self.steps.len().min(room as usize);
+        let steps: Vec<Prepared> = self.steps.drain(..singles).collect();
+        for prepared in &steps {
+            self.queued.remove(&prepared.step.id);
+        }
+        room -= singles as u32;
+        let sources: Vec<Source> = self
+            .batches
+            .iter()
+            .map(|b| Source { priority: b.open.priority, waiting: b.open.expected - b.open.published_upto })
+            .collect();
+        let shares = share_out(room, quantum, &sources);
+        let spans: Vec<Span> = self
+            .batches
+            .iter()
+            .zip(shares)
+            .filter(|(_, share)| *share > 0)
+            .map(|(b, share)| Span {
+                batch: b.open.clone(),
+                shared: b.shared.clone(),
+                from: b.open.published_upto,
+                upto: b.open.published_upto + share,
+            })
+            .collect();
+        // Whoever had a turn goes to the end, so that a full window does not favour the first.
+        let served: HashSet<BatchId> = spans.iter().map(|s| s.batch.id).collect();
+        let (last, mut first): (VecDeque<_>, VecDeque<_>) =
+            self.batches.drain(..).partition(|b| served.contains(&b.open.id));
+        first.extend(last);
+        self.batches = first;
+        Work { steps, spans }
+    }
+
+    /// Takes note of what was published.
+    pub(crate) fn settle(&mut self, published: &Published) {
+        self.ensured = published.ensured;
+        let mut sent = published.steps.len() as u32;
+        for (id, members, shared) in &published.spans {
+            sent += members;
+            if let Some(batch) = self.batches.iter_mut().find(|b| b.open.id == *id) {
+                batch.open.published_upto += members;
+                batch.shared = shared.clone();
+            }
+        }
+        self.batches.retain(|b| {
+            b.open.published_upto < b.open.expected && !published.dropped.contains(&b.open.id)
+        });
+        self.outstanding = self.outstanding.saturating_add(sent);
+    }
+}
+
+/// Ended steps per second, over the last second or so.
+struct Rate {
+    since: Instant,
+    counted: u32,
+    per_second: f64,
+}
+
+impl Rate {
+    fn new(now: Instant) -> Self {
+        Self { since: now, counted: 0, per_second: 0.0 }
+    }
+
+    fn add(&mut self, steps: u32, now: Instant) {
+        self.counted += steps;
+        let span = (now - self.since).as_secs_f64();
+        if span >= 0.1 {
+            let current = f64::from(self.counted) / span;
+            // Rises at once, falls slowly: a pause between two sets is not the end of the load.
+            self.per_second = if current > self.per_second { current } else { 0.8 * self.per_second + 0.2 * current };
+            self.counted = 0;
+            self.since = now;
+        }
+    }
+
+    fn per_second(&self) -> f64 {
+        self.per_second
+    }
+}

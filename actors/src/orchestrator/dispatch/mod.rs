@@ -1,0 +1,293 @@
+//! Puts ready steps on the bus, inside a window per namespace and queue. Sent by every actor that
+//! makes steps ready, by heartbeats and by its own sweep; emits work items. What is lost when it
+//! dies: nothing; the rows of ready steps are the outbox, and every node sweeps them.
+
+mod lane;
+mod publish;
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tasker_bus::ConsumerLoad;
+use tasker_messages::{BatchId, Namespace, Queue, StepId};
+use tasker_store::OpenBatch;
+use tasker_workflow::WindowLimits;
+
+use self::lane::{Lane, LaneKey, Prepared, Published};
+use super::node::{Node, run_detached};
+use super::Links;
+
+/// Puts ready steps on the bus.
+pub(crate) struct DispatchActor;
+
+/// What the actor is told.
+pub(crate) enum DispatchMessage {
+    /// These steps have become ready.
+    Ready(Vec<StepId>),
+    /// These batches were sealed by this node.
+    Sealed(Vec<BatchId>),
+    /// Steps with what is needed to publish them.
+    Loaded(Vec<Prepared>),
+    /// Batches whose members this node publishes.
+    Batches(Vec<OpenBatch>),
+    /// So many steps of these queues have ended.
+    Finished(Namespace, HashMap<Queue, u32>),
+    /// So many slots are alive on this queue.
+    Slots(Namespace, Queue, u32),
+    /// The bus was asked how much is outstanding.
+    Load(LaneKey, Option<ConsumerLoad>),
+    /// Something was published.
+    Published(LaneKey, Box<Published>),
+    /// Look for ready steps that were not published.
+    Sweep,
+    /// Record which dispatches are on the bus.
+    Flush,
+    /// A recording has ended.
+    Flushed,
+    /// Streams were made anew: durables must be checked.
+    BusReset,
+}
+
+/// What the actor keeps in mind.
+pub(crate) struct DispatchState {
+    node: Node,
+    lanes: HashMap<LaneKey, Lane>,
+    /// Dispatches on the bus that are not recorded yet.
+    sent: Vec<(StepId, u32)>,
+    flushing: bool,
+    flush_planned: bool,
+}
+
+/// Recording of dispatches waits this long for more of them.
+const FLUSH_AFTER: Duration = Duration::from_millis(20);
+/// Dispatches that are recorded by one statement.
+const MAX_FLUSH: usize = 4_096;
+/// Steps and batches that one sweep takes up.
+const MAX_SWEPT: u32 = 4_096;
+/// Steps that were ready this long ago should be on the bus.
+const UNSENT_AFTER: Duration = Duration::from_millis(1_500);
+/// A batch is left to other nodes when its publisher has been silent for this long.
+const PUBLISHER_LEASE: Duration = Duration::from_secs(5);
+
+impl Actor for DispatchActor {
+    type Msg = DispatchMessage;
+    type State = DispatchState;
+    type Arguments = (Node, Links);
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<DispatchMessage>,
+        (node, _): (Node, Links),
+    ) -> Result<DispatchState, ActorProcessingErr> {
+        myself.send_interval(node.settings.dispatch.sweep_interval(), || DispatchMessage::Sweep);
+        Ok(DispatchState {
+            node,
+            lanes: HashMap::new(),
+            sent: Vec::new(),
+            flushing: false,
+            flush_planned: false,
+        })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<DispatchMessage>,
+        message: DispatchMessage,
+        state: &mut DispatchState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            DispatchMessage::Ready(steps) => state.load(&myself, steps),
+            DispatchMessage::Sealed(batches) => state.claim(&myself, batches),
+            DispatchMessage::Loaded(steps) => state.add_steps(&myself, steps),
+            DispatchMessage::Batches(batches) => state.add_batches(&myself, batches),
+            DispatchMessage::Finished(namespace, queues) => {
+                state.finished(&myself, &namespace, queues);
+            }
+            DispatchMessage::Slots(namespace, queue, slots) => {
+                let key = (namespace, queue);
+                state.lane(&key).slots = slots;
+                state.pump(&myself, &key);
+            }
+            DispatchMessage::Load(key, load) => {
+                let lane = state.lane(&key);
+                lane.busy = false;
+                lane.observe(load, Instant::now());
+                state.pump(&myself, &key);
+            }
+            DispatchMessage::Published(key, published) => state.published(&myself, &key, &published),
+            DispatchMessage::Sweep => state.sweep(&myself),
+            DispatchMessage::Flush => state.flush(&myself),
+            DispatchMessage::Flushed => {
+                state.flushing = false;
+                state.plan_flush(&myself);
+            }
+            DispatchMessage::BusReset => {
+                state.lanes.values_mut().for_each(|lane| lane.ensured = false);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl DispatchState {
+    fn lane(&mut self, key: &LaneKey) -> &mut Lane {
+        self.lanes.entry(key.clone()).or_insert_with(Lane::new)
+    }
+
+    fn limits(&self) -> WindowLimits {
+        let settings = &self.node.settings.dispatch;
+        WindowLimits { min: settings.window_min, max: settings.window_max }
+    }
+
+    fn load(&self, myself: &ActorRef<DispatchMessage>, steps: Vec<StepId>) {
+        let node = self.node.clone();
+        let work = async move { DispatchMessage::Loaded(publish::prepare(&node, &steps, false).await) };
+        run_detached(myself, work, || DispatchMessage::Loaded(Vec::new()));
+    }
+
+    fn claim(&self, myself: &ActorRef<DispatchMessage>, batches: Vec<BatchId>) {
+        let node = self.node.clone();
+        let work = async move { DispatchMessage::Batches(claim_batches(&node, Some(batches)).await) };
+        run_detached(myself, work, || DispatchMessage::Batches(Vec::new()));
+    }
+
+    fn add_steps(&mut self, myself: &ActorRef<DispatchMessage>, steps: Vec<Prepared>) {
+        let mut touched = Vec::new();
+        for prepared in steps {
+            let key = (prepared.step.namespace.clone(), prepared.step.queue.clone());
+            self.lane(&key).add_step(prepared);
+            if !touched.contains(&key) {
+                touched.push(key);
+            }
+        }
+        touched.iter().for_each(|key| self.pump(myself, key));
+    }
+
+    fn add_batches(&mut self, myself: &ActorRef<DispatchMessage>, batches: Vec<OpenBatch>) {
+        let mut touched = Vec::new();
+        for batch in batches {
+            let key = (batch.namespace.clone(), batch.queue.clone());
+            self.lane(&key).add_batch(batch);
+            if !touched.contains(&key) {
+                touched.push(key);
+            }
+        }
+        touched.iter().for_each(|key| self.pump(myself, key));
+    }
+
+    fn finished(
+        &mut self,
+        myself: &ActorRef<DispatchMessage>,
+        namespace: &Namespace,
+        queues: HashMap<Queue, u32>,
+    ) {
+        let now = Instant::now();
+        for (queue, steps) in queues {
+            let key = (namespace.clone(), queue);
+            self.lane(&key).finished(steps, now);
+            self.pump(myself, &key);
+        }
+    }
+
+    /// Publishes what fits into the window of a lane, if something waits and nothing is under way.
+    fn pump(&mut self, myself: &ActorRef<DispatchMessage>, key: &LaneKey) {
+        let limits = self.limits();
+        let quantum = self.node.settings.dispatch.quantum;
+        let lane = self.lane(key);
+        if lane.busy || !lane.waits() {
+            return;
+        }
+        if lane.must_look(limits, Instant::now()) {
+            lane.busy = true;
+            self.look(myself, key.clone());
+            return;
+        }
+        let work = lane.take(limits, quantum);
+        if work.steps.is_empty() && work.spans.is_empty() {
+            return;
+        }
+        lane.busy = true;
+        let ensured = lane.ensured;
+        let (node, lane_key, lost) = (self.node.clone(), key.clone(), key.clone());
+        let work = async move {
+            let published = publish::publish(&node, &lane_key, ensured, work).await;
+            DispatchMessage::Published(lane_key, Box::new(published))
+        };
+        run_detached(myself, work, || DispatchMessage::Published(lost, Box::default()));
+    }
+
+    fn look(&self, myself: &ActorRef<DispatchMessage>, key: LaneKey) {
+        let (node, lost) = (self.node.clone(), key.clone());
+        let work = async move {
+            let load = node.bus.consumer_load(&key.0, &key.1).await.unwrap_or_else(|error| {
+                tracing::debug!(%error, "the bus did not say how much is outstanding");
+                None
+            });
+            DispatchMessage::Load(key, load)
+        };
+        run_detached(myself, work, || DispatchMessage::Load(lost, None));
+    }
+
+    fn published(&mut self, myself: &ActorRef<DispatchMessage>, key: &LaneKey, published: &Published) {
+        let lane = self.lane(key);
+        lane.busy = false;
+        lane.settle(published);
+        self.sent.extend_from_slice(&published.steps);
+        self.plan_flush(myself);
+        if published.failed.is_empty() && published.dropped.is_empty() {
+            self.pump(myself, key);
+        }
+    }
+
+    fn plan_flush(&mut self, myself: &ActorRef<DispatchMessage>) {
+        if !self.sent.is_empty() && !self.flushing && !self.flush_planned {
+            self.flush_planned = true;
+            myself.send_after(FLUSH_AFTER, || DispatchMessage::Flush);
+        }
+    }
+
+    fn flush(&mut self, myself: &ActorRef<DispatchMessage>) {
+        self.flush_planned = false;
+        self.flushing = true;
+        let n = self.sent.len().min(MAX_FLUSH);
+        let sent: Vec<(StepId, u32)> = self.sent.drain(..n).collect();
+        let node = self.node.clone();
+        let work = async move {
+            if let Err(error) = node.store.mark_sent(&sent).await {
+                tracing::warn!(%error, steps = sent.len(), "published steps were not recorded; a sweep publishes them again");
+            }
+            DispatchMessage::Flushed
+        };
+        run_detached(myself, work, || DispatchMessage::Flushed);
+    }
+
+    fn sweep(&self, myself: &ActorRef<DispatchMessage>) {
+        let node = self.node.clone();
+        let older_than = UNSENT_AFTER.as_millis() as u64;
+        let work = async move {
+            match node.store.find_unsent(older_than, MAX_SWEPT).await {
+                Ok(steps) if steps.is_empty() => DispatchMessage::Loaded(Vec::new()),
+                Ok(steps) => DispatchMessage::Loaded(publish::prepare(&node, &steps, true).await),
+                Err(error) => {
+                    tracing::warn!(%error, "unpublished steps could not be looked for");
+                    DispatchMessage::Loaded(Vec::new())
+                }
+            }
+        };
+        run_detached(myself, work, || DispatchMessage::Loaded(Vec::new()));
+        let node = self.node.clone();
+        let work = async move { DispatchMessage::Batches(claim_batches(&node, None).await) };
+        run_detached(myself, work, || DispatchMessage::Batches(Vec::new()));
+    }
+}
+
+/// Takes over the publishing of batches. What cannot be had now is found by a later sweep.
+async fn claim_batches(node: &Node, named: Option<Vec<BatchId>>) -> Vec<OpenBatch> {
+    let lease_ms = PUBLISHER_LEASE.as_millis() as u64;
+    let claimed = node.store.claim_batches(named.as_deref(), node.id, lease_ms, MAX_SWEPT).await;
+    claimed.unwrap_or_else(|error| {
+        tracing::warn!(%error, "sealed batches could not be taken over; a sweep tries again");
+        Vec::new()
+    })
+}

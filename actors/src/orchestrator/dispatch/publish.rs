@@ -1,0 +1,215 @@
+//! Publishing: from rows to work items.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+use tasker_bus::Outgoing;
+use tasker_messages::{SharedStep, StepId, TaskId, WorkItem, subject};
+use tasker_store::{MemberRow, ReadyStep, StoreError};
+
+use super::lane::{LaneKey, MemberShared, Prepared, Published, Span, Work};
+use crate::orchestrator::Node;
+
+type Shared = HashMap<(TaskId, String), SharedStep>;
+
+/// Reads ready steps and their shared parts. What cannot be read now is found by a sweep.
+pub(crate) async fn prepare(node: &Node, steps: &[StepId], swept: bool) -> Vec<Prepared> {
+    let prepared = async {
+        let steps = node.store.load_ready(steps).await?;
+        let shared = load_shared_of(node, &steps).await?;
+        let limit = node.settings.dispatch.inline_shared_bytes;
+        let prepare = |step: ReadyStep| {
+            let shared = shared.get(&step.shared_key()).and_then(|s| inline(s, limit));
+            Prepared { step, shared, swept }
+        };
+        Ok::<_, StoreError>(steps.into_iter().map(prepare).collect())
+    };
+    prepared.await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "ready steps could not be read; a sweep finds them");
+        Vec::new()
+    })
+}
+
+async fn load_shared_of(node: &Node, steps: &[ReadyStep]) -> Result<Shared, StoreError> {
+    let mut by_namespace: HashMap<_, Vec<_>> = HashMap::new();
+    for step in steps {
+        by_namespace.entry(&step.namespace).or_default().push(step.shared_key());
+    }
+    let mut shared = HashMap::new();
+    for (namespace, mut keys) in by_namespace {
+        keys.sort();
+        keys.dedup();
+        shared.extend(node.store.load_shared(namespace, &keys).await?);
+    }
+    Ok(shared)
+}
+
+fn inline(shared: &SharedStep, limit: usize) -> Option<Arc<RawValue>> {
+    let text = serde_json::to_string(shared).ok().filter(|text| text.len() <= limit)?;
+    RawValue::from_string(text).ok().map(Arc::from)
+}
+
+/// Puts work on the bus and records members as published. Nothing is recorded that the server has
+/// not confirmed.
+pub(crate) async fn publish(node: &Node, key: &LaneKey, ensured: bool, work: Work) -> Published {
+    let mut published = Published { ensured, ..Published::default() };
+    if !ensured {
+        if let Err(error) = ensure(node, key).await {
+            tracing::warn!(%error, namespace = %key.0, queue = %key.1, "the queue is not ready on the bus");
+            published.failed = work.steps.iter().map(|p| p.step.id).collect();
+            published.dropped = work.spans.iter().map(|s| s.batch.id).collect();
+            return published;
+        }
+        published.ensured = true;
+    }
+    if let Err(error) = publish_all(node, key, work, &mut published).await {
+        tracing::warn!(%error, "members could not be read or recorded; a sweep goes on");
+    }
+    published
+}
+
+async fn ensure(node: &Node, key: &LaneKey) -> Result<(), tasker_bus::BusError> {
+    node.bus.ensure_work_durable(&key.0, &key.1, &node.settings.streams).await?;
+    node.bus.publish(subject::QUEUES_CHANGED.to_owned(), &()).await
+}
+
+async fn publish_all(
+    node: &Node,
+    key: &LaneKey,
+    mut work: Work,
+    published: &mut Published,
+) -> Result<(), StoreError> {
+    published.dropped = work.spans.iter().map(|s| s.batch.id).collect();
+    published.failed = work.steps.iter().map(|p| p.step.id).collect();
+    load_member_shared(node, key, &mut work.spans).await?;
+    let spans: Vec<_> = work.spans.iter().map(|s| (s.batch.id, s.from, s.upto)).collect();
+    let members = if spans.is_empty() { Vec::new() } else { node.store.load_members(&spans).await? };
+
+    let subject = subject::work(&key.0, &key.1);
+    let mut messages: Vec<Outgoing> = Vec::with_capacity(work.steps.len() + members.len());
+    messages.extend(work.steps.iter().map(|p| single(node, &subject, p)));
+    let mut member = members.iter().peekable();
+    for span in &work.spans {
+        let end = span.batch.id.member(span.upto - 1);
+        while let Some(row) = member.next_if(|row| row.id <= end && row.id >= span.batch.id.member(0)) {
+            messages.push(member_message(node, &subject, span, row));
+        }
+    }
+    metrics::histogram!("tasker_dispatch_set_size").record(messages.len() as f64);
+    let mut results = node.bus.publish_jetstream(messages).await.into_iter();
+
+    published.failed.clear();
+    for prepared in &work.steps {
+        match results.next() {
+            Some(Ok(_)) => published.steps.push((prepared.step.id, prepared.step.dispatch_seq)),
+            _ => published.failed.push(prepared.step.id),
+        }
+    }
+    let confirmed: Vec<bool> = results.map(|r| r.is_ok()).collect();
+    record_members(node, &work.spans, &members, &confirmed, published).await
+}
+
+/// Records each span up to its first member that the server did not confirm.
+async fn record_members(
+    node: &Node,
+    spans: &[Span],
+    members: &[MemberRow],
+    confirmed: &[bool],
+    published: &mut Published,
+) -> Result<(), StoreError> {
+    let mut reached = Vec::with_capacity(spans.len());
+    for span in spans {
+        let (low, high) = (span.batch.id.member(span.from), span.batch.id.member(span.upto - 1));
+        let lost = members
+            .iter()
+            .zip(confirmed)
+            .find(|(row, ok)| !**ok && row.id >= low && row.id <= high);
+        let upto = lost.map_or(span.upto, |(row, _)| row.id.ordinal());
+        if upto > span.from {
+            reached.push((span.batch.id, span.from, upto));
+        }
+    }
+    if reached.is_empty() {
+        return Ok(());
+    }
+    let lease_ms = super::PUBLISHER_LEASE.as_millis() as u64;
+    let advanced = node.store.advance_published(&reached, node.id, lease_ms).await?;
+    for (id, from, upto) in reached {
+        let Some(span) = spans.iter().find(|s| s.batch.id == id && s.from == from) else { continue };
+        if advanced.contains(&id) {
+            published.spans.push((id, upto - from, span.shared.clone()));
+            if upto == span.upto {
+                published.dropped.retain(|dropped| *dropped != id);
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn load_member_shared(node: &Node, key: &LaneKey, spans: &mut [Span]) -> Result<(), StoreError> {
+    let missing: Vec<(TaskId, String)> = spans
+        .iter()
+        .filter(|s| matches!(s.shared, MemberShared::Unknown))
+        .map(|s| (s.batch.task_id, s.batch.worker_template.clone()))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let shared = node.store.load_shared(&key.0, &missing).await?;
+    let limit = node.settings.dispatch.inline_member_shared_bytes;
+    for span in spans.iter_mut().filter(|s| matches!(s.shared, MemberShared::Unknown)) {
+        let found = shared.get(&(span.batch.task_id, span.batch.worker_template.clone()));
+        span.shared = found
+            .and_then(|s| inline(s, limit))
+            .map_or(MemberShared::TooLarge, MemberShared::Inline);
+    }
+    Ok(())
+}
+
+fn single(node: &Node, subject: &str, prepared: &Prepared) -> Outgoing {
+    let step = &prepared.step;
+    let item = WorkItem {
+        task_id: step.task_id,
+        step_id: step.id,
+        name: step.name.as_str().into(),
+        template_step: step.template_step.as_str().into(),
+        attempt: step.attempt,
+        dispatch_seq: step.dispatch_seq,
+        tries: step.tries,
+        claim_required: step.claim_required || prepared.swept,
+        node: node.id,
+        cursor: step.cursor.clone().and_then(|text| RawValue::from_string(text).ok()),
+        shared: prepared.shared.clone(),
+    };
+    outgoing(subject, &item)
+}
+
+fn member_message(node: &Node, subject: &str, span: &Span, row: &MemberRow) -> Outgoing {
+    let item = WorkItem {
+        task_id: span.batch.task_id,
+        step_id: row.id,
+        name: row.name.as_str().into(),
+        template_step: span.batch.worker_template.as_str().into(),
+        attempt: row.attempt,
+        dispatch_seq: row.dispatch_seq,
+        tries: 0,
+        claim_required: false,
+        node: node.id,
+        cursor: row.cursor.clone().and_then(|text| RawValue::from_string(text).ok()),
+        shared: match &span.shared {
+            MemberShared::Inline(shared) => Some(Arc::clone(shared)),
+            MemberShared::Unknown | MemberShared::TooLarge => None,
+        },
+    };
+    outgoing(subject, &item)
+}
+
+fn outgoing(subject: &str, item: &WorkItem) -> Outgoing {
+    Outgoing {
+        subject: subject.to_owned(),
+        message_id: subject::message_id(item.step_id, item.dispatch_seq),
+        // A work item is made of ids, numbers and JSON text: writing it cannot fail.
+        payload: serde_json::to_vec(item).unwrap_or_default().into(),
+    }
+}

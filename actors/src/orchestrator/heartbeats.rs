@@ -1,0 +1,161 @@
+//! Listens to workers: leases of what they run, slots that are alive. Sent by the bus; emits slots to
+//! dispatch. What is lost when it dies: at most one beat; the next one says the same.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tasker_messages::{Heartbeat, Namespace, Queue, WorkerId, subject};
+use tokio::task::JoinSet;
+
+use super::dispatch::DispatchMessage;
+use super::node::Node;
+use super::Links;
+
+/// Listens to workers.
+pub(crate) struct HeartbeatsActor;
+
+/// What the actor is told.
+pub(crate) enum HeartbeatsMessage {
+    /// A worker is alive.
+    Beat(Namespace, Box<Heartbeat>),
+    /// Forget workers that have gone silent.
+    Sweep,
+}
+
+/// What the actor keeps in mind.
+pub(crate) struct HeartbeatsState {
+    node: Node,
+    links: Links,
+    workers: HashMap<(WorkerId, Namespace), Alive>,
+    told: HashMap<(Namespace, Queue), u32>,
+    /// Ends with the actor.
+    _listener: JoinSet<()>,
+}
+
+struct Alive {
+    seen: Instant,
+    recorded: Option<Instant>,
+    slots: Vec<(Queue, u32)>,
+}
+
+/// A worker that has been silent for so many beats has no slots.
+const MISSED_BEATS: u32 = 3;
+/// How often a worker's row is written.
+const RECORD_EVERY: Duration = Duration::from_secs(5);
+/// Most workers that are remembered.
+const MAX_WORKERS: usize = 100_000;
+
+impl Actor for HeartbeatsActor {
+    type Msg = HeartbeatsMessage;
+    type State = HeartbeatsState;
+    type Arguments = (Node, Links);
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<HeartbeatsMessage>,
+        (node, links): (Node, Links),
+    ) -> Result<HeartbeatsState, ActorProcessingErr> {
+        let mut beats = node.bus.subscribe(subject::BEATS, None).await?;
+        let mut listener = JoinSet::new();
+        let actor = myself.clone();
+        listener.spawn(async move {
+            while let Some(beat) = beats.next().await {
+                let namespace = beat.subject.rsplit('.').next().and_then(|n| Namespace::new(n).ok());
+                match (namespace, serde_json::from_slice(&beat.payload)) {
+                    (Some(namespace), Ok(beat)) => {
+                        if actor.cast(HeartbeatsMessage::Beat(namespace, beat)).is_err() {
+                            return;
+                        }
+                    }
+                    (_, Err(error)) => tracing::debug!(%error, "a heartbeat cannot be read"),
+                    (None, _) => {}
+                }
+            }
+        });
+        myself.send_interval(Duration::from_secs(1), || HeartbeatsMessage::Sweep);
+        let (workers, told) = (HashMap::new(), HashMap::new());
+        Ok(HeartbeatsState { node, links, workers, told, _listener: listener })
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<HeartbeatsMessage>,
+        message: HeartbeatsMessage,
+        state: &mut HeartbeatsState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            HeartbeatsMessage::Beat(namespace, beat) => state.beat(namespace, *beat),
+            HeartbeatsMessage::Sweep => {
+                let silent = state.node.settings.worker.heartbeat() * MISSED_BEATS;
+                state.workers.retain(|_, alive| alive.seen.elapsed() <= silent);
+                state.tell_slots();
+            }
+        }
+        Ok(())
+    }
+}
+
+impl HeartbeatsState {
+    fn beat(&mut self, namespace: Namespace, beat: Heartbeat) {
+        let now = Instant::now();
+        let key = (beat.worker, namespace.clone());
+        if self.workers.len() >= MAX_WORKERS && !self.workers.contains_key(&key) {
+            return;
+        }
+        let alive = self.workers.entry(key).or_insert(Alive {
+            seen: now,
+            recorded: None,
+            slots: Vec::new(),
+        });
+        alive.seen = now;
+        let slots = |q: &tasker_messages::QueueLoad| (q.queue.clone(), if beat.draining { 0 } else { q.slots });
+        alive.slots = beat.queues.iter().map(slots).collect();
+        let record = alive.recorded.is_none_or(|at| now - at >= RECORD_EVERY);
+        if record {
+            alive.recorded = Some(now);
+        }
+        self.tell_slots();
+        if record || !beat.running.is_empty() {
+            store_beat(&self.node, namespace, beat, record);
+        }
+    }
+
+    /// Tells dispatch how many slots each queue has, where that has changed.
+    fn tell_slots(&mut self) {
+        let mut slots: HashMap<(Namespace, Queue), u32> =
+            self.told.keys().map(|key| (key.clone(), 0)).collect();
+        for ((_, namespace), alive) in &self.workers {
+            for (queue, n) in &alive.slots {
+                *slots.entry((namespace.clone(), queue.clone())).or_default() += n;
+            }
+        }
+        for (key, n) in &slots {
+            if self.told.get(key) != Some(n) {
+                let (namespace, queue) = key.clone();
+                self.links.dispatch.cast(DispatchMessage::Slots(namespace, queue, *n));
+            }
+        }
+        self.told = slots;
+    }
+}
+
+/// Writes a beat to the rows, outside of the mailbox.
+fn store_beat(node: &Node, namespace: Namespace, beat: Heartbeat, record: bool) {
+    let node = node.clone();
+    tokio::spawn(async move {
+        let lease_ms = node.settings.worker.lease_ms;
+        let stored = async {
+            if !beat.running.is_empty() {
+                node.store.renew_leases(&namespace, beat.worker, &beat.running, lease_ms).await?;
+            }
+            if record {
+                node.store.record_heartbeat(&namespace, &beat).await?;
+            }
+            Ok::<_, tasker_store::StoreError>(())
+        };
+        if let Err(error) = stored.await {
+            tracing::warn!(%error, worker = beat.name, "a heartbeat could not be stored");
+        }
+    });
+}

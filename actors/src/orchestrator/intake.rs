@@ -1,0 +1,282 @@
+//! Accepts tasks. Sent by the gateway (requests, enqueued messages) and the HTTP API; emits ready
+//! steps to dispatch. What is lost when it dies: submissions that were not answered (their senders
+//! try again with the same key) and enqueued messages that were not acknowledged (they come back).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tasker_bus::AckHandle;
+use tasker_messages::{
+    Accepted, Namespace, Problem, Refusal, StepId, TaskId, TaskRequest, code,
+};
+use tasker_store::{NewTask, StoreError, StoredTemplate, SubmitVerdict};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::dispatch::DispatchMessage;
+use super::gather::Gather;
+use super::node::{Node, run_detached};
+use super::Links;
+
+/// Accepts tasks.
+pub(crate) struct IntakeActor;
+
+/// A request and whoever waits for its answer.
+pub(crate) struct Submission {
+    pub(crate) request: TaskRequest,
+    pub(crate) source: SubmissionSource,
+}
+
+/// Who submitted, and how that one learns the answer.
+pub(crate) enum SubmissionSource {
+    /// A request that waits for its answer.
+    Request(oneshot::Sender<Result<Accepted, Refusal>>),
+    /// A message of the submit stream: acknowledged after COMMIT; a refused one is kept.
+    Enqueued { subject: String, payload: bytes::Bytes, ack: AckHandle },
+}
+
+/// What the intake is told.
+pub(crate) enum IntakeMessage {
+    /// Accept a task.
+    Submit(Box<Submission>),
+    /// A set has been worked off; these steps are ready.
+    Done(Vec<StepId>),
+}
+
+/// What the intake keeps in mind.
+pub(crate) struct IntakeState {
+    node: Node,
+    links: Links,
+    gather: Gather<Submission>,
+}
+
+impl Actor for IntakeActor {
+    type Msg = IntakeMessage;
+    type State = IntakeState;
+    type Arguments = (Node, Links);
+
+    async fn pre_start(
+        &self,
+        _: ActorRef<IntakeMessage>,
+        (node, links): (Node, Links),
+    ) -> Result<IntakeState, ActorProcessingErr> {
+        let limits = &node.settings.submit;
+        let gather = Gather::new(2, limits.max_per_transaction, limits.max_waiting);
+        Ok(IntakeState { node, links, gather })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<IntakeMessage>,
+        message: IntakeMessage,
+        state: &mut IntakeState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            IntakeMessage::Submit(submission) => {
+                if let Err(refused) = state.gather.push(*submission) {
+                    refuse_for_now(refused.source);
+                }
+            }
+            IntakeMessage::Done(ready) => {
+                state.gather.done();
+                if !ready.is_empty() {
+                    state.links.dispatch.cast(DispatchMessage::Ready(ready));
+                }
+            }
+        }
+        while let Some(set) = state.gather.next_set() {
+            let node = state.node.clone();
+            let work = async move { IntakeMessage::Done(accept(&node, set).await) };
+            run_detached(&myself, work, || IntakeMessage::Done(Vec::new()));
+        }
+        Ok(())
+    }
+}
+
+fn refuse_for_now(source: SubmissionSource) {
+    // An enqueued message that is not acknowledged comes back by itself.
+    if let SubmissionSource::Request(answer) = source {
+        let message = "too many submissions wait; try again with the same idempotency key";
+        let _sender_gone = answer.send(Err(Refusal::retry(code::UNAVAILABLE, message)));
+    }
+}
+
+/// Stores a set of tasks and answers each submission. Returns the steps that are ready.
+async fn accept(node: &Node, set: Vec<Submission>) -> Vec<StepId> {
+    let templates = match load_templates(node, &set).await {
+        Ok(templates) => templates,
+        Err(error) => return unavailable(node, set, &error).await,
+    };
+    let mut tasks = Vec::with_capacity(set.len());
+    let mut sources = Vec::with_capacity(set.len());
+    for Submission { request, source } in set {
+        match plan(node, &templates, &request) {
+            Ok(task) => {
+                tasks.push(task);
+                sources.push(source);
+            }
+            Err(refusal) => answer(node, &request.namespace, source, Err(refusal)).await,
+        }
+    }
+    match node.store.insert_tasks(&tasks).await {
+        Ok(verdicts) => conclude(node, tasks, sources, verdicts).await,
+        Err(error) => {
+            let set = tasks.into_iter().map(|task| task.request).zip(sources);
+            let set = set.map(|(request, source)| Submission { request, source }).collect();
+            unavailable(node, set, &error).await
+        }
+    }
+}
+
+type TemplateKey = (Namespace, String, Option<String>);
+
+fn template_key(request: &TaskRequest) -> TemplateKey {
+    (request.namespace.clone(), request.name.to_string(), request.version.clone())
+}
+
+async fn load_templates(
+    node: &Node,
+    set: &[Submission],
+) -> Result<HashMap<TemplateKey, StoredTemplate>, StoreError> {
+    let mut templates = HashMap::new();
+    for submission in set {
+        let key = template_key(&submission.request);
+        if !templates.contains_key(&key) {
+            let found = node.store.load_template(&key.0, &key.1, key.2.as_deref()).await?;
+            if let Some(found) = found {
+                templates.insert(key, found);
+            }
+        }
+    }
+    Ok(templates)
+}
+
+fn plan(
+    node: &Node,
+    templates: &HashMap<TemplateKey, StoredTemplate>,
+    request: &TaskRequest,
+) -> Result<NewTask, Refusal> {
+    let Some(found) = templates.get(&template_key(request)) else {
+        let version = request.version.as_ref().map(|v| format!(" in version {v}")).unwrap_or_default();
+        let message = format!(
+            "there is no template `{}` in namespace `{}`{version}; register it first",
+            request.name, request.namespace
+        );
+        let problem = Problem::new(code::TEMPLATE_NOT_FOUND, message).at("name");
+        return Err(Refusal::of_document("the submission", vec![problem]));
+    };
+    let plan = found.template.submission();
+    let most = node.settings.submit.max_static_steps;
+    if plan.steps.len() > most as usize {
+        let message = format!("{} steps are more than the limit of {most}", plan.steps.len());
+        return Err(Refusal::new(code::TOO_LARGE, message));
+    }
+    Ok(NewTask {
+        id: TaskId::from_uuid(Uuid::now_v7()),
+        request_hash: request_hash(request),
+        request: request.clone(),
+        template_id: found.id,
+        template: Arc::clone(&found.template),
+        step_ids: plan.steps.iter().map(|_| StepId::from_uuid(Uuid::now_v7())).collect(),
+        plan,
+    })
+}
+
+/// Two requests with one idempotency key are the same if they ask for the same thing: template,
+/// version and context; who asked and why may differ.
+fn request_hash(request: &TaskRequest) -> [u8; 32] {
+    use sha2::{Digest, Sha256};
+    let mut hash = Sha256::new();
+    for part in [request.name.as_str(), request.version.as_deref().unwrap_or("")] {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    // Objects are sorted by key when read, so that the order of keys does not matter.
+    hash.update(request.context.to_string());
+    hash.finalize().into()
+}
+
+async fn conclude(
+    node: &Node,
+    tasks: Vec<NewTask>,
+    sources: Vec<SubmissionSource>,
+    verdicts: Vec<SubmitVerdict>,
+) -> Vec<StepId> {
+    let mut ready = Vec::new();
+    for ((task, source), verdict) in tasks.into_iter().zip(sources).zip(verdicts) {
+        let result = match verdict {
+            SubmitVerdict::Created => {
+                let steps = task.plan.steps.iter().zip(&task.step_ids);
+                ready.extend(steps.filter(|(step, _)| step.ready).map(|(_, &id)| id));
+                metrics::counter!("tasker_submit_tasks_total", "outcome" => "created").increment(1);
+                Ok(Accepted { id: task.id, created: true })
+            }
+            SubmitVerdict::Existing(id) => Ok(Accepted { id, created: false }),
+            SubmitVerdict::Conflict(id) => Err(Refusal::new(
+                code::IDEMPOTENCY_CONFLICT,
+                format!("the idempotency key belongs to task {id}, which was submitted with a different request"),
+            )),
+        };
+        answer(node, &task.request.namespace, source, result).await;
+    }
+    ready
+}
+
+/// Tells whoever submitted. A refused message of the stream is kept before it is acknowledged.
+async fn answer(
+    node: &Node,
+    namespace: &Namespace,
+    source: SubmissionSource,
+    result: Result<Accepted, Refusal>,
+) {
+    match source {
+        SubmissionSource::Request(sender) => {
+            let _sender_gone = sender.send(result);
+        }
+        SubmissionSource::Enqueued { subject, payload, ack } => {
+            if let Err(refusal) = &result {
+                keep_refused(node, namespace, &subject, &payload, refusal, &ack).await;
+            } else {
+                ack.ack().await;
+            }
+        }
+    }
+}
+
+/// Keeps a message that was carried but is refused, then acknowledges it; if it cannot be kept now,
+/// it comes back.
+pub(crate) async fn keep_refused(
+    node: &Node,
+    namespace: &Namespace,
+    subject: &str,
+    payload: &[u8],
+    refusal: &Refusal,
+    ack: &AckHandle,
+) {
+    tracing::warn!(subject, code = refusal.code, error = %refusal, "enqueued task refused; kept as a dead letter");
+    match node.store.keep_dead_letter(namespace, subject, payload, refusal).await {
+        Ok(()) => ack.ack().await,
+        Err(error) => tracing::error!(subject, %error, "dead letter could not be kept; the message comes back"),
+    }
+}
+
+/// Nothing was stored, or nobody knows: never "failed", always "try again with the same key".
+async fn unavailable(node: &Node, set: Vec<Submission>, error: &StoreError) -> Vec<StepId> {
+    if let ([_, _, ..], false) = (set.as_slice(), error.is_transient()) {
+        // One bad submission must not fail its neighbours: each is tried alone.
+        let mut ready = Vec::new();
+        for submission in set {
+            ready.extend(Box::pin(accept(node, vec![submission])).await);
+        }
+        return ready;
+    }
+    tracing::error!(%error, submissions = set.len(), "submissions could not be stored");
+    for Submission { request, source } in set {
+        let message = "the database did not confirm the task; try again with the same idempotency key";
+        if matches!(source, SubmissionSource::Request(_)) {
+            answer(node, &request.namespace, source, Err(Refusal::retry(code::UNAVAILABLE, message))).await;
+        }
+    }
+    Vec::new()
+}

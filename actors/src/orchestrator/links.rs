@@ -1,0 +1,61 @@
+use std::time::Duration;
+
+use tasker_messages::{Accepted, Refusal, TaskId, TaskRequest, code};
+use tokio::sync::oneshot;
+
+use super::batch_processing::BatchProcessingMessage;
+use super::convergence::ConvergenceMessage;
+use super::dispatch::DispatchMessage;
+use super::finalizer::FinalizerMessage;
+use super::intake::{IntakeMessage, Submission, SubmissionSource};
+use super::outcomes::OutcomesMessage;
+use super::timers::TimersMessage;
+use crate::link::Link;
+
+/// How the actors of one orchestrator reach each other.
+#[derive(Clone, Default)]
+pub struct Links {
+    pub(crate) intake: Link<IntakeMessage>,
+    pub(crate) outcomes: Link<OutcomesMessage>,
+    pub(crate) batch_processing: Link<BatchProcessingMessage>,
+    pub(crate) convergence: Link<ConvergenceMessage>,
+    pub(crate) dispatch: Link<DispatchMessage>,
+    pub(crate) timers: Link<TimersMessage>,
+    pub(crate) finalizer: Link<FinalizerMessage>,
+}
+
+/// How long a submission may wait for its transaction before it is refused as "try again".
+const SUBMIT_WAIT: Duration = Duration::from_secs(30);
+
+impl Links {
+    /// Submits a task; answered after COMMIT.
+    ///
+    /// # Errors
+    /// A refusal of the request, or one that asks to try again with the same idempotency key.
+    pub async fn submit(&self, request: TaskRequest) -> Result<Accepted, Refusal> {
+        let (answer, answered) = oneshot::channel();
+        let source = SubmissionSource::Request(answer);
+        let submission = Box::new(Submission { request, source });
+        self.intake.cast(IntakeMessage::Submit(submission));
+        match tokio::time::timeout(SUBMIT_WAIT, answered).await {
+            Ok(Ok(verdict)) => verdict,
+            Ok(Err(_)) | Err(_) => Err(Refusal::retry(
+                code::UNAVAILABLE,
+                "it is not known whether the task was accepted; try again with the same idempotency key",
+            )),
+        }
+    }
+
+    /// Waits until a task ends, at most this long.
+    pub async fn wait_for_end(&self, id: TaskId, at_most: Duration) {
+        let (ended, has_ended) = oneshot::channel();
+        self.finalizer.cast(FinalizerMessage::Wait { id, ended });
+        // Time up and a lost waiter are the same to the caller: it reads the task as it is.
+        let _time_up = tokio::time::timeout(at_most, has_ended).await;
+    }
+
+    /// A task was cancelled by request: workers are told, its batches get their outcomes.
+    pub fn task_cancelled(&self, task: tasker_store::FinishedTask) {
+        self.finalizer.cast(FinalizerMessage::Cancelled(task));
+    }
+}

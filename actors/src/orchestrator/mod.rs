@@ -1,0 +1,27 @@
+//! The actors of an orchestrator process.
+//!
+//! Requests come in through the gateway; every actor below works on sets, outside of its mailbox,
+//! and casts what follows down the pipeline: intake and outcomes -> batch processing and
+//! convergence -> dispatch -> finalizer. Whatever a cast would have said is also found by a sweep.
+
+mod batch_processing;
+mod convergence;
+mod dispatch;
+mod finalizer;
+mod gather;
+mod gateway;
+mod heartbeats;
+mod intake;
+mod judge;
+mod links;
+mod node;
+mod outcomes;
+mod reads;
+mod reconciler;
+mod system;
+mod timers;
+
+pub use links::Links;
+pub use node::Node;
+pub use reads::ReadError;
+pub use system::{Orchestrator, StartError};

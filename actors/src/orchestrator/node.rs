@@ -1,0 +1,46 @@
+use std::future::Future;
+use std::sync::Arc;
+
+use ractor::{ActorRef, Message};
+use tasker_bus::Bus;
+use tasker_config::Settings;
+use tasker_messages::NodeId;
+use tasker_store::Store;
+
+/// What every actor of an orchestrator works with.
+#[derive(Clone)]
+pub struct Node {
+    /// This process.
+    pub id: NodeId,
+    /// The truth.
+    pub store: Store,
+    /// The carrier.
+    pub bus: Bus,
+    /// The settings.
+    pub settings: Arc<Settings>,
+}
+
+/// Runs work outside of an actor and casts what it says back.
+///
+/// Work on the database is never done inside `handle`: an actor that is killed would drop it at any
+/// await, also between BEGIN and COMMIT. Here nobody can. If the work panics, the actor is told the
+/// `lost` message, so that nothing waits for an answer that never comes.
+pub(crate) fn run_detached<M: Message>(
+    actor: &ActorRef<M>,
+    work: impl Future<Output = M> + Send + 'static,
+    lost: impl FnOnce() -> M + Send + 'static,
+) {
+    let actor = actor.clone();
+    tokio::spawn(async move {
+        let message = match tokio::spawn(work).await {
+            Ok(message) => message,
+            Err(error) => {
+                tracing::error!(%error, "work of an actor was lost");
+                lost()
+            }
+        };
+        if actor.cast(message).is_err() {
+            tracing::debug!("an actor was gone before its work was done");
+        }
+    });
+}

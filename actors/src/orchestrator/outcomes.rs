@@ -1,0 +1,258 @@
+//! Stores outcomes of finished attempts. Sent by the gateway; emits ready steps, emptied batches,
+//! expansions, retries and ended tasks. What is lost when it dies: reports that were not answered;
+//! their workers send them again, and what was committed is answered `duplicate`.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tasker_messages::{Namespace, OutcomeVerdicts, Refusal, StepId, Verdict, code};
+use tasker_store::{Applied, FinishedAttempt};
+use tokio::sync::oneshot;
+
+use super::batch_processing::BatchProcessingMessage;
+use super::convergence::ConvergenceMessage;
+use super::dispatch::DispatchMessage;
+use super::finalizer::FinalizerMessage;
+use super::judge::judge;
+use super::node::{Node, run_detached};
+use super::timers::TimersMessage;
+use super::Links;
+
+/// Stores outcomes.
+pub(crate) struct OutcomesActor;
+
+/// Finished attempts of one report and whoever waits for the verdicts.
+pub(crate) struct Report {
+    pub(crate) namespace: Namespace,
+    pub(crate) attempts: Vec<FinishedAttempt>,
+    pub(crate) answer: oneshot::Sender<Result<OutcomeVerdicts, Refusal>>,
+}
+
+/// What the actor is told.
+pub(crate) enum OutcomesMessage {
+    /// A worker has reported.
+    Report(Box<Report>),
+    /// A set has been worked off; this is what follows from it.
+    Done(Namespace, Box<Applied>),
+}
+
+/// What the actor keeps in mind.
+pub(crate) struct OutcomesState {
+    node: Node,
+    links: Links,
+    waiting: VecDeque<Report>,
+    waiting_attempts: usize,
+    in_flight: u32,
+}
+
+impl Actor for OutcomesActor {
+    type Msg = OutcomesMessage;
+    type State = OutcomesState;
+    type Arguments = (Node, Links);
+
+    async fn pre_start(
+        &self,
+        _: ActorRef<OutcomesMessage>,
+        (node, links): (Node, Links),
+    ) -> Result<OutcomesState, ActorProcessingErr> {
+        Ok(OutcomesState {
+            node,
+            links,
+            waiting: VecDeque::new(),
+            waiting_attempts: 0,
+            in_flight: 0,
+        })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<OutcomesMessage>,
+        message: OutcomesMessage,
+        state: &mut OutcomesState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            OutcomesMessage::Report(report) => state.take_in(*report),
+            OutcomesMessage::Done(namespace, applied) => {
+                state.in_flight = state.in_flight.saturating_sub(1);
+                pass_on(&state.links, namespace, *applied);
+            }
+        }
+        while let Some(set) = state.next_set() {
+            state.in_flight += 1;
+            let node = state.node.clone();
+            let namespace = set[0].namespace.clone();
+            let lost = namespace.clone();
+            let work = async move {
+                let applied = store_reports(&node, set).await;
+                OutcomesMessage::Done(namespace, Box::new(applied))
+            };
+            run_detached(&myself, work, || OutcomesMessage::Done(lost, Box::default()));
+        }
+        Ok(())
+    }
+}
+
+impl OutcomesState {
+    fn take_in(&mut self, report: Report) {
+        let limit = self.node.settings.outcomes.max_waiting as usize;
+        if self.waiting_attempts + report.attempts.len() > limit && !self.waiting.is_empty() {
+            let message = "too many outcomes wait; report again";
+            let _worker_gone = report.answer.send(Err(Refusal::retry(code::UNAVAILABLE, message)));
+            return;
+        }
+        self.waiting_attempts += report.attempts.len();
+        self.waiting.push_back(report);
+    }
+
+    /// Reports of one namespace up to the limit of a transaction, if one may begin.
+    fn next_set(&mut self) -> Option<Vec<Report>> {
+        let settings = &self.node.settings.outcomes;
+        if self.in_flight >= settings.transactions {
+            return None;
+        }
+        let first = self.waiting.pop_front()?;
+        let mut size = first.attempts.len();
+        let mut set = vec![first];
+        let mut others = VecDeque::new();
+        while let Some(report) = self.waiting.pop_front() {
+            let fits = size + report.attempts.len() <= settings.max_per_transaction as usize;
+            if fits && report.namespace == set[0].namespace {
+                size += report.attempts.len();
+                set.push(report);
+            } else {
+                others.push_back(report);
+            }
+        }
+        self.waiting = others;
+        self.waiting_attempts -= size;
+        Some(set)
+    }
+}
+
+/// Tells the actors below what follows. A lost cast is made up for by their sweeps.
+fn pass_on(links: &Links, namespace: Namespace, applied: Applied) {
+    let expand: Vec<StepId> =
+        applied.unsettled.iter().filter(|s| s.expands).map(|s| s.id).collect();
+    if !expand.is_empty() {
+        links.batch_processing.cast(BatchProcessingMessage::Announce(namespace.clone(), expand));
+    }
+    let mut converge: Vec<_> =
+        applied.unsettled.iter().filter(|s| !s.expands).map(|s| s.task_id).collect();
+    converge.extend(applied.emptied.iter().map(|(_, task)| *task));
+    if !converge.is_empty() {
+        links.convergence.cast(ConvergenceMessage::Check(converge));
+    }
+    if !applied.ready.is_empty() {
+        links.dispatch.cast(DispatchMessage::Ready(applied.ready));
+    }
+    if let Some(delay_ms) = applied.next_retry_ms {
+        links.timers.cast(TimersMessage::RetryIn(delay_ms));
+    }
+    if !applied.finished_by_queue.is_empty() {
+        links.dispatch.cast(DispatchMessage::Finished(namespace, applied.finished_by_queue));
+    }
+    if !applied.finished_tasks.is_empty() {
+        links.finalizer.cast(FinalizerMessage::Finished(applied.finished_tasks));
+    }
+}
+
+/// Judges and stores reports of one namespace in one transaction, and answers each.
+async fn store_reports(node: &Node, reports: Vec<Report>) -> Applied {
+    let Some(namespace) = reports.first().map(|r| r.namespace.clone()) else {
+        return Applied::default();
+    };
+    // Of two reports on one step the first counts; the other is answered like it.
+    let mut seen = HashSet::new();
+    let mut set: Vec<FinishedAttempt> = reports
+        .iter()
+        .flat_map(|r| &r.attempts)
+        .filter(|a| seen.insert((a.step_id, a.attempt)))
+        .cloned()
+        .collect();
+    set.sort_by_key(|a| (a.step_id, a.attempt));
+    let stored = match judge(node, &namespace, &mut set).await {
+        Ok(()) => store_halving(node, &namespace, set).await,
+        Err(refusal) => Stored { refused: Some(refusal), ..Stored::default() },
+    };
+    metrics::histogram!("tasker_outcomes_set_size").record(stored.verdicts.len() as f64);
+    for report in reports {
+        let verdicts: Option<Vec<Verdict>> = report
+            .attempts
+            .iter()
+            .map(|a| stored.verdicts.get(&(a.step_id, a.attempt)).copied())
+            .collect();
+        let answer = verdicts.map(|verdicts| OutcomeVerdicts { verdicts }).ok_or_else(|| {
+            stored.refused.clone().unwrap_or_else(|| {
+                Refusal::retry(code::UNAVAILABLE, "not all outcomes were stored; report again")
+            })
+        });
+        let _worker_gone = report.answer.send(answer);
+    }
+    stored.applied
+}
+
+#[derive(Default)]
+struct Stored {
+    applied: Applied,
+    verdicts: HashMap<(StepId, u32), Verdict>,
+    refused: Option<Refusal>,
+}
+
+/// Stores a set; if a statement fails for a reason that will not pass, halves it until the culprit
+/// stands alone, so that it never fails its neighbours.
+async fn store_halving(node: &Node, namespace: &Namespace, set: Vec<FinishedAttempt>) -> Stored {
+    let mut stored = Stored::default();
+    let mut rest = vec![set];
+    while let Some(mut set) = rest.pop() {
+        match node.store.apply_outcomes(namespace, &set).await {
+            Ok(applied) => stored.add(&set, applied),
+            Err(error) if set.len() > 1 && (!error.is_transient() || error.is_lock_timeout()) => {
+                tracing::warn!(%error, outcomes = set.len(), "outcomes are stored in halves");
+                let second = set.split_off(set.len() / 2);
+                rest.push(second);
+                rest.push(set);
+            }
+            Err(error) if !error.is_transient() && set.iter().all(|a| a.ending.is_ok()) => {
+                tracing::error!(%error, step.id = ?set.first().map(|a| a.step_id), "result cannot be stored; the step fails");
+                for attempt in &mut set {
+                    attempt.ending = Err(super::judge::not_storable(&error));
+                }
+                rest.push(set);
+            }
+            Err(error) => {
+                tracing::error!(%error, outcomes = set.len(), "outcomes could not be stored");
+                let message = "the database did not confirm the outcomes; report again";
+                stored.refused = Some(Refusal::retry(code::UNAVAILABLE, message));
+            }
+        }
+    }
+    stored
+}
+
+impl Stored {
+    fn add(&mut self, set: &[FinishedAttempt], applied: Applied) {
+        let keys = set.iter().map(|a| (a.step_id, a.attempt));
+        self.verdicts.extend(keys.zip(applied.verdicts.iter().copied()));
+        for verdict in &applied.verdicts {
+            let name = match verdict {
+                Verdict::Applied => "applied",
+                Verdict::Duplicate => "duplicate",
+                Verdict::Stale { .. } => "stale",
+                Verdict::Unknown => "unknown",
+            };
+            metrics::counter!("tasker_outcomes_total", "verdict" => name).increment(1);
+        }
+        let all = &mut self.applied;
+        all.ready.extend(applied.ready);
+        all.unsettled.extend(applied.unsettled);
+        all.emptied.extend(applied.emptied);
+        all.finished_tasks.extend(applied.finished_tasks);
+        all.next_retry_ms = match (all.next_retry_ms, applied.next_retry_ms) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        for (queue, n) in applied.finished_by_queue {
+            *all.finished_by_queue.entry(queue).or_default() += n;
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! The actor tree of one orchestrator process.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tasker_bus::{Bus, BusError};
+use tasker_config::Settings;
+use tasker_messages::NodeId;
+use tasker_store::{Store, StoreError};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::batch_processing::BatchProcessingActor;
+use super::convergence::ConvergenceActor;
+use super::dispatch::DispatchActor;
+use super::finalizer::FinalizerActor;
+use super::gateway::GatewayActor;
+use super::heartbeats::HeartbeatsActor;
+use super::intake::IntakeActor;
+use super::outcomes::OutcomesActor;
+use super::reconciler::ReconcilerActor;
+use super::timers::TimersActor;
+use super::{Links, Node};
+use crate::link::Link;
+use crate::supervisor::{Child, Supervisor};
+
+/// A running orchestrator.
+pub struct Orchestrator {
+    node: Node,
+    links: Links,
+    supervisor: Supervisor,
+}
+
+/// Why an orchestrator could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The bus.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    /// An actor.
+    #[error("an actor could not start: {0}")]
+    Actor(#[from] ractor::SpawnErr),
+}
+
+impl Orchestrator {
+    /// Connects to database and bus, makes sure that the streams exist and starts the actors.
+    pub async fn start(settings: Arc<Settings>) -> Result<Self, StartError> {
+        let id = NodeId::from_uuid(Uuid::now_v7());
+        let store = Store::connect(&settings.database).await?;
+        let bus = Bus::connect(&settings.nats, &format!("tasker-orchestrator-{}", id.token())).await?;
+        bus.ensure_streams(&settings.streams).await?;
+        let node = Node { id, store, bus, settings };
+        let links = Links::default();
+        let settings = node.settings.supervision.clone();
+        let supervisor = Supervisor::start(children(&node, &links), settings).await?;
+        Ok(Self { node, links, supervisor })
+    }
+
+    /// What the actors work with.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// How to reach the actors.
+    pub fn links(&self) -> &Links {
+        &self.links
+    }
+
+    /// Becomes `true` when an actor died more often than its budget allows: the process should end.
+    pub fn exhausted(&self) -> watch::Receiver<bool> {
+        self.supervisor.exhausted()
+    }
+
+    /// Stops the actors, then closes bus and database. What was under way is finished by other
+    /// nodes or after the next start.
+    pub async fn stop(self) {
+        const ACTORS: Duration = Duration::from_secs(5);
+        self.supervisor.stop(ACTORS).await;
+        if let Err(error) = self.node.bus.drain().await {
+            tracing::warn!(%error, "the connection to the bus was not drained");
+        }
+        self.node.store.close().await;
+    }
+}
+
+/// The actors in the order of their start: whoever is sent something is there before its sender.
+fn children(node: &Node, links: &Links) -> Vec<Child> {
+    let arguments = |node: &Node, links: &Links| {
+        let (node, links) = (node.clone(), links.clone());
+        move || (node.clone(), links.clone())
+    };
+    let with = || arguments(node, links);
+    vec![
+        Child::new("finalizer", links.finalizer.clone(), || FinalizerActor, with()),
+        Child::new("dispatch", links.dispatch.clone(), || DispatchActor, with()),
+        Child::new("timers", links.timers.clone(), || TimersActor, with()),
+        Child::new("convergence", links.convergence.clone(), || ConvergenceActor, with()),
+        Child::new("batch_processing", links.batch_processing.clone(), || BatchProcessingActor, with()),
+        Child::new("outcomes", links.outcomes.clone(), || OutcomesActor, with()),
+        Child::new("intake", links.intake.clone(), || IntakeActor, with()),
+        Child::new("heartbeats", Link::default(), || HeartbeatsActor, with()),
+        Child::new("reconciler", Link::default(), || ReconcilerActor, with()),
+        Child::new("gateway", Link::default(), || GatewayActor, with()),
+    ]
+}

@@ -1,0 +1,269 @@
+//! Streams and durable consumers.
+
+use async_nats::jetstream::consumer::{self, AckPolicy, pull};
+use async_nats::jetstream::response::Response;
+use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
+use futures::TryStreamExt;
+use serde::de::DeserializeOwned;
+use tasker_config::Streams;
+use tasker_messages::{Namespace, Queue, subject};
+
+use crate::{Bus, BusError};
+
+/// Which incarnation of the stream of work items exists, and how far it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamEpoch {
+    /// When the stream was created, by the server's clock. Another time is another stream.
+    pub created_unix_nanos: i64,
+    /// The highest sequence so far.
+    pub last_sequence: u64,
+}
+
+/// How busy the consumer of one queue is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConsumerLoad {
+    /// Messages that have not been delivered yet.
+    pub pending: u64,
+    /// Deliveries that are not acknowledged.
+    pub ack_pending: u64,
+    /// All messages of the consumer up to this stream sequence are acknowledged.
+    pub ack_floor_stream_seq: u64,
+    /// The highest stream sequence that was delivered.
+    pub delivered_stream_seq: u64,
+}
+
+const STREAMS: [(&str, &str); 3] = [
+    (subject::WORK_STREAM, subject::WORK_SUBJECTS),
+    (subject::CONTROL_STREAM, subject::CONTROL_SUBJECTS),
+    (subject::SUBMIT_STREAM, subject::SUBMIT_SUBJECTS),
+];
+
+/// What JetStream answers about something that does not exist.
+const NOT_FOUND: usize = 404;
+
+impl Bus {
+    /// Creates the three streams and the durables of the control and submit streams where they are
+    /// missing, and adapts limits that differ from the settings. Any number of processes may do
+    /// this at the same time.
+    ///
+    /// # Errors
+    /// If JetStream refuses or does not answer, or a stream has another retention.
+    pub async fn ensure_streams(&self, settings: &Streams) -> Result<StreamEpoch, BusError> {
+        let mut work = None;
+        for (name, subjects) in STREAMS {
+            let info = self.ensure_stream(stream_config(name, subjects, settings)).await?;
+            if name == subject::WORK_STREAM {
+                work = Some(epoch_of(&info));
+            }
+        }
+        let control = durable_config(
+            subject::BATCH_DURABLE.to_owned(),
+            subject::CONTROL_SUBJECTS.to_owned(),
+            settings,
+        );
+        self.ensure_durable(subject::CONTROL_STREAM, control).await?;
+        let submit = durable_config(
+            subject::SUBMIT_DURABLE.to_owned(),
+            subject::SUBMIT_SUBJECTS.to_owned(),
+            settings,
+        );
+        self.ensure_durable(subject::SUBMIT_STREAM, submit).await?;
+        work.ok_or_else(|| BusError::jetstream("find the stream of work items", "not in the list"))
+    }
+
+    /// Which incarnation of the stream of work items exists; `None` if there is none.
+    ///
+    /// # Errors
+    /// If JetStream does not answer.
+    pub async fn stream_epoch(&self) -> Result<Option<StreamEpoch>, BusError> {
+        let info: Option<Info> = self.info(format!("STREAM.INFO.{}", subject::WORK_STREAM)).await?;
+        Ok(info.as_ref().map(epoch_of))
+    }
+
+    /// Creates the durable consumer of one queue if it is missing.
+    ///
+    /// # Errors
+    /// If JetStream refuses or does not answer; also if the stream does not exist.
+    pub async fn ensure_work_durable(
+        &self,
+        namespace: &Namespace,
+        queue: &Queue,
+        settings: &Streams,
+    ) -> Result<(), BusError> {
+        let config = durable_config(
+            subject::work_durable(namespace, queue),
+            subject::work(namespace, queue),
+            settings,
+        );
+        self.ensure_durable(subject::WORK_STREAM, config).await
+    }
+
+    /// Deletes the durable consumer of one queue; workers that pull from it start anew when it is
+    /// created again, and what is unacknowledged is delivered again as if for the first time.
+    ///
+    /// # Errors
+    /// If JetStream does not answer. A durable that does not exist is no error.
+    pub async fn delete_work_durable(
+        &self,
+        namespace: &Namespace,
+        queue: &Queue,
+    ) -> Result<(), BusError> {
+        let durable = subject::work_durable(namespace, queue);
+        let api = format!("CONSUMER.DELETE.{}.{durable}", subject::WORK_STREAM);
+        let _status: Option<serde_json::Value> = self.info(api).await?;
+        Ok(())
+    }
+
+    /// The queues that have a durable consumer.
+    ///
+    /// # Errors
+    /// If JetStream does not answer. Without the stream there are none.
+    pub async fn work_durables(&self) -> Result<Vec<(Namespace, Queue)>, BusError> {
+        let action = "list the durables of work";
+        let found: Option<Info> =
+            self.info(format!("STREAM.INFO.{}", subject::WORK_STREAM)).await?;
+        if found.is_none() {
+            return Ok(Vec::new());
+        }
+        let stream = self.inner.jetstream.get_stream_no_info(subject::WORK_STREAM).await;
+        let stream = stream.map_err(|e| BusError::jetstream(action, e))?;
+        let infos: Vec<consumer::Info> =
+            stream.consumers().try_collect().await.map_err(|e| BusError::jetstream(action, e))?;
+        Ok(infos.iter().filter_map(|info| queue_of(&info.config.filter_subject)).collect())
+    }
+
+    /// How busy the consumer of one queue is; `None` if the durable or its stream is missing.
+    ///
+    /// # Errors
+    /// If JetStream does not answer.
+    pub async fn consumer_load(
+        &self,
+        namespace: &Namespace,
+        queue: &Queue,
+    ) -> Result<Option<ConsumerLoad>, BusError> {
+        let durable = subject::work_durable(namespace, queue);
+        let api = format!("CONSUMER.INFO.{}.{durable}", subject::WORK_STREAM);
+        let info: Option<consumer::Info> = self.info(api).await?;
+        Ok(info.map(|info| ConsumerLoad {
+            pending: info.num_pending,
+            ack_pending: info.num_ack_pending as u64,
+            ack_floor_stream_seq: info.ack_floor.stream_sequence,
+            delivered_stream_seq: info.delivered.stream_sequence,
+        }))
+    }
+
+    async fn ensure_stream(&self, config: Config) -> Result<Info, BusError> {
+        let name = config.name.clone();
+        let Some(found) = self.info::<Info>(format!("STREAM.INFO.{name}")).await? else {
+            tracing::info!(stream = name, "creating stream");
+            let created = self.inner.jetstream.create_stream(config).await;
+            let created =
+                created.map_err(|e| BusError::jetstream(format!("create stream {name}"), e))?;
+            return Ok(created.cached_info().clone());
+        };
+        if found.config.retention != RetentionPolicy::WorkQueue {
+            let stream = STREAMS.iter().map(|(name, _)| *name).find(|known| *known == name);
+            return Err(BusError::ForeignStream {
+                stream: stream.unwrap_or("of Tasker"),
+                found: format!("{:?}", found.config.retention),
+            });
+        }
+        if found.config.max_bytes == config.max_bytes
+            && found.config.duplicate_window == config.duplicate_window
+        {
+            return Ok(found);
+        }
+        tracing::info!(stream = name, "adapting the limits of a stream to the settings");
+        let adapted = Config {
+            max_bytes: config.max_bytes,
+            duplicate_window: config.duplicate_window,
+            ..found.config
+        };
+        let updated = self.inner.jetstream.update_stream(adapted).await;
+        updated.map_err(|e| BusError::jetstream(format!("update stream {name}"), e))
+    }
+
+    async fn ensure_durable(
+        &self,
+        stream: &'static str,
+        config: pull::Config,
+    ) -> Result<(), BusError> {
+        let durable = config.durable_name.clone().unwrap_or_default();
+        let created = self.inner.jetstream.create_consumer_on_stream(config, stream).await;
+        created.map(|_| ()).map_err(|e| {
+            BusError::jetstream(format!("create durable {durable} of stream {stream}"), e)
+        })
+    }
+
+    /// Asks the JetStream API; `None` if the thing does not exist.
+    async fn info<T: DeserializeOwned>(&self, api: String) -> Result<Option<T>, BusError> {
+        match self.inner.jetstream.request(api.clone(), &serde_json::json!({})).await {
+            Ok(Response::Ok(info)) => Ok(Some(info)),
+            Ok(Response::Err { error }) if error.code() == NOT_FOUND => Ok(None),
+            Ok(Response::Err { error }) => {
+                Err(BusError::jetstream(format!("ask for {api}"), error))
+            }
+            Err(error) => Err(BusError::jetstream(format!("ask for {api}"), error)),
+        }
+    }
+}
+
+fn epoch_of(info: &Info) -> StreamEpoch {
+    StreamEpoch {
+        created_unix_nanos: i64::try_from(info.created.unix_timestamp_nanos()).unwrap_or(i64::MAX),
+        last_sequence: info.state.last_sequence,
+    }
+}
+
+/// One limit only: with several, `discard: new` has acknowledged messages that it did not store
+/// (nats-server#4771).
+fn stream_config(name: &str, subjects: &str, settings: &Streams) -> Config {
+    Config {
+        name: name.to_owned(),
+        subjects: vec![subjects.to_owned()],
+        retention: RetentionPolicy::WorkQueue,
+        storage: StorageType::File,
+        discard: DiscardPolicy::New,
+        max_bytes: i64::try_from(settings.max_bytes).unwrap_or(i64::MAX),
+        max_messages: -1,
+        max_messages_per_subject: -1,
+        duplicate_window: settings.duplicate_window(),
+        ..Config::default()
+    }
+}
+
+/// No `max_deliver`: such messages would stay for ever (nats-server#5564); Postgres counts tries.
+/// No `backoff`: it would override `ack_wait`.
+fn durable_config(durable: String, filter: String, settings: &Streams) -> pull::Config {
+    pull::Config {
+        durable_name: Some(durable),
+        filter_subject: filter,
+        ack_policy: AckPolicy::Explicit,
+        ack_wait: settings.ack_wait(),
+        max_ack_pending: i64::from(settings.max_ack_pending),
+        max_waiting: i64::from(settings.max_waiting_pulls),
+        max_deliver: -1,
+        ..pull::Config::default()
+    }
+}
+
+/// The queue whose work items travel on a subject.
+fn queue_of(subject: &str) -> Option<(Namespace, Queue)> {
+    let (namespace, queue) = subject.strip_prefix("tasker.work.")?.split_once('.')?;
+    Some((namespace.parse().ok()?, queue.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queues_are_read_from_filters() {
+        let namespace: Namespace = "csv".parse().expect("a name");
+        let queue: Queue = "gpu".parse().expect("a name");
+        let found = queue_of(&subject::work(&namespace, &queue));
+        assert_eq!(found, Some((namespace, queue)));
+        assert_eq!(queue_of("tasker.work.>"), None);
+        assert_eq!(queue_of("other"), None);
+    }
+}

@@ -1,0 +1,342 @@
+//! The bus against a real nats-server.
+
+mod support;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use support::{TestServer, within};
+use tasker_bus::{
+    Bus, Delivery, Outgoing, PublishError, PullEvent, PullOptions, Puller, RequestError,
+    ResetReason,
+};
+use tasker_config::Settings;
+use tasker_messages::{Namespace, Queue, Refusal, code, subject};
+
+struct Setup {
+    server: TestServer,
+    settings: Settings,
+    bus: Bus,
+    namespace: Namespace,
+    queue: Queue,
+}
+
+impl Setup {
+    async fn new() -> Self {
+        let server = TestServer::start();
+        let mut settings = server.settings();
+        settings.streams.ack_wait_ms = 2_000;
+        settings.nats.request_timeout_ms = 2_000;
+        let bus = Bus::connect(&settings.nats, "test").await.expect("an address");
+        bus.wait_connected(Duration::from_secs(10)).await.expect("connected");
+        let [namespace, queue] = ["test", "default"];
+        let (namespace, queue) = (namespace.parse().expect("valid"), queue.parse().expect("valid"));
+        let setup = Self { server, settings, bus, namespace, queue };
+        setup.bus.ensure_streams(&setup.settings.streams).await.expect("streams");
+        setup
+    }
+
+    async fn ensure_durable(&self) {
+        let ensured =
+            self.bus.ensure_work_durable(&self.namespace, &self.queue, &self.settings.streams);
+        ensured.await.expect("a durable");
+    }
+
+    fn outgoing(&self, n: usize) -> Outgoing {
+        Outgoing {
+            subject: subject::work(&self.namespace, &self.queue),
+            message_id: format!("m{n}"),
+            payload: Bytes::from(n.to_string()),
+        }
+    }
+
+    async fn publish(&self, range: std::ops::Range<usize>) {
+        let results = self.bus.publish_jetstream(range.map(|n| self.outgoing(n)).collect()).await;
+        assert!(results.iter().all(Result::is_ok), "{results:?}");
+    }
+
+    fn pull(&self, options: PullOptions) -> Puller {
+        let durable = subject::work_durable(&self.namespace, &self.queue);
+        self.bus.pull(subject::WORK_STREAM, &durable, options)
+    }
+
+    async fn load(&self) -> (u64, u64) {
+        let load = self.bus.consumer_load(&self.namespace, &self.queue).await.expect("an answer");
+        load.map_or((0, 0), |load| (load.pending, load.ack_pending))
+    }
+}
+
+fn brisk() -> PullOptions {
+    PullOptions { expires: Duration::from_secs(30), idle_heartbeat: Duration::from_millis(500) }
+}
+
+async fn message(puller: &mut Puller) -> Delivery {
+    match within("a message", puller.next()).await {
+        PullEvent::Message(delivery) => delivery,
+        other => panic!("expected a message, got {other:?}"),
+    }
+}
+
+/// Asks until messages arrive, as a consumer does after a reset.
+async fn message_after_resets(puller: &mut Puller) -> Delivery {
+    within("a message after resets", async {
+        loop {
+            if puller.credit() == 0 {
+                puller.request(1).await.expect("open");
+            }
+            match puller.next().await {
+                PullEvent::Message(delivery) => return delivery,
+                PullEvent::CreditReturned(_) => {}
+                PullEvent::Reset(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    })
+    .await
+}
+
+async fn nothing_for(puller: &mut Puller, time: Duration) {
+    if let Ok(event) = tokio::time::timeout(time, puller.next()).await {
+        panic!("expected nothing, got {event:?}");
+    }
+}
+
+#[tokio::test]
+async fn pulls_exactly_what_was_asked_for() {
+    let setup = Setup::new().await;
+    setup.ensure_durable().await;
+    setup.publish(0..20).await;
+    let mut puller = setup.pull(brisk());
+    puller.request(3).await.expect("open");
+    puller.request(4).await.expect("open");
+    assert_eq!(puller.credit(), 7);
+    for n in 0..7_u64 {
+        let delivery = message(&mut puller).await;
+        assert_eq!(delivery.payload, n.to_string());
+        assert_eq!((delivery.num_delivered, delivery.stream_sequence), (1, n + 1));
+        assert_eq!(delivery.pending, 19 - n);
+        assert!(delivery.published_unix_nanos > 0 && delivery.protocol_ok().is_ok());
+        assert_eq!(delivery.header("Nats-Msg-Id"), Some(format!("m{n}").as_str()));
+        delivery.handle.ack().await;
+    }
+    assert_eq!(puller.credit(), 0);
+    nothing_for(&mut puller, Duration::from_millis(300)).await;
+    assert_eq!(setup.load().await, (13, 0));
+}
+
+#[tokio::test]
+async fn a_nak_redelivers_and_progress_extends() {
+    let setup = Setup::new().await;
+    setup.ensure_durable().await;
+    setup.publish(0..2).await;
+    let mut puller = setup.pull(brisk());
+    puller.request(3).await.expect("open");
+    let (first, second) = (message(&mut puller).await, message(&mut puller).await);
+    first.handle.nak(Duration::from_millis(100)).await;
+    let again = message(&mut puller).await;
+    assert_eq!((again.num_delivered, again.stream_sequence), (2, first.stream_sequence));
+    // The second is kept alive for longer than `ack_wait`; nothing comes back.
+    puller.request(1).await.expect("open");
+    for _ in 0..6 {
+        second.handle.in_progress().await;
+        again.handle.in_progress().await;
+        nothing_for(&mut puller, Duration::from_millis(500)).await;
+    }
+    // Then it is forgotten and comes back.
+    again.handle.ack().await;
+    let back = message(&mut puller).await;
+    assert_eq!((back.num_delivered, back.stream_sequence), (2, second.stream_sequence));
+    back.handle.ack().await;
+}
+
+#[tokio::test]
+async fn expired_credit_comes_back() {
+    let setup = Setup::new().await;
+    setup.ensure_durable().await;
+    setup.publish(0..1).await;
+    let expires = Duration::from_secs(1);
+    let mut puller = setup.pull(PullOptions { expires, ..brisk() });
+    puller.request(5).await.expect("open");
+    let _delivery = message(&mut puller).await;
+    let event = within("expiry", puller.next()).await;
+    assert!(matches!(event, PullEvent::CreditReturned(4)), "{event:?}");
+    assert_eq!(puller.credit(), 0);
+}
+
+#[tokio::test]
+async fn a_restarted_server_voids_credit_and_work_goes_on() {
+    let mut setup = Setup::new().await;
+    setup.ensure_durable().await;
+    let mut puller = setup.pull(brisk());
+    puller.request(10).await.expect("open");
+    setup.publish(0..1).await;
+    let first = message(&mut puller).await;
+    assert_eq!(first.stream_sequence, 1);
+    let epoch = setup.bus.connection().borrow().epoch;
+    setup.server.kill();
+    setup.server.run();
+    loop {
+        match within("a reset", puller.next()).await {
+            PullEvent::Reset(reason) => {
+                assert!(matches!(reason, ResetReason::Reconnected | ResetReason::Refused));
+                break;
+            }
+            PullEvent::Message(_) | PullEvent::CreditReturned(_) => {}
+        }
+    }
+    assert_eq!(puller.credit(), 0);
+    setup.bus.wait_connected(Duration::from_secs(10)).await.expect("reconnected");
+    assert!(setup.bus.connection().borrow().epoch > epoch);
+    setup.publish(1..2).await;
+    let mut seen = Vec::new();
+    while seen.len() < 2 {
+        let delivery = message_after_resets(&mut puller).await;
+        delivery.handle.ack().await;
+        seen.push(delivery.stream_sequence);
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, [1, 2]);
+}
+
+#[tokio::test]
+async fn a_missing_or_deleted_consumer_is_told() {
+    let setup = Setup::new().await;
+    let mut puller = setup.pull(brisk());
+    puller.request(1).await.expect("open");
+    let event = within("no consumer", puller.next()).await;
+    assert!(matches!(event, PullEvent::Reset(ResetReason::NoConsumer)), "{event:?}");
+    setup.ensure_durable().await;
+    puller.request(1).await.expect("open");
+    nothing_for(&mut puller, Duration::from_millis(200)).await;
+    setup.bus.delete_work_durable(&setup.namespace, &setup.queue).await.expect("deleted");
+    let event = within("deleted consumer", puller.next()).await;
+    assert!(matches!(event, PullEvent::Reset(ResetReason::NoConsumer)), "{event:?}");
+    let load = setup.bus.consumer_load(&setup.namespace, &setup.queue).await.expect("an answer");
+    assert_eq!(load, None);
+    setup.ensure_durable().await;
+    setup.publish(0..1).await;
+    assert_eq!(message_after_resets(&mut puller).await.num_delivered, 1);
+}
+
+#[tokio::test]
+async fn many_publishes_are_acknowledged_in_order() {
+    let setup = Setup::new().await;
+    setup.ensure_durable().await;
+    let messages = (0..10_000).map(|n| setup.outgoing(n)).collect();
+    let results = within("acknowledgements", setup.bus.publish_jetstream(messages)).await;
+    for (n, result) in results.iter().enumerate() {
+        let published = result.as_ref().expect("stored");
+        assert_eq!((published.sequence, published.duplicate), (n as u64 + 1, false));
+    }
+    assert_eq!(setup.load().await, (10_000, 0));
+    let again = setup.bus.publish_jetstream(vec![setup.outgoing(7), setup.outgoing(10_000)]).await;
+    let again: Vec<_> = again.into_iter().map(|r| r.expect("an answer")).collect();
+    assert_eq!((again[0].sequence, again[0].duplicate), (8, true));
+    assert_eq!((again[1].sequence, again[1].duplicate), (10_001, false));
+}
+
+#[tokio::test]
+async fn calls_that_publish_at_the_same_time_do_not_wait_for_each_other() {
+    let setup = Setup::new().await;
+    let calls = (0..10).map(|call| {
+        let messages = (0..3_000).map(|n| setup.outgoing(call * 3_000 + n)).collect();
+        setup.bus.publish_jetstream(messages)
+    });
+    let results = within("all calls", futures::future::join_all(calls)).await;
+    assert!(results.iter().flatten().all(Result::is_ok));
+    let epoch = setup.bus.stream_epoch().await.expect("an answer").expect("a stream");
+    assert_eq!(epoch.last_sequence, 30_000);
+}
+
+#[tokio::test]
+async fn publishes_without_stream_or_server() {
+    let mut setup = Setup::new().await;
+    let nowhere = Outgoing { subject: "nowhere".into(), ..setup.outgoing(0) };
+    let odd = Outgoing { message_id: "a\r\nb".into(), ..setup.outgoing(0) };
+    let results = setup.bus.publish_jetstream(vec![nowhere, setup.outgoing(1), odd]).await;
+    assert!(matches!(results[0], Err(PublishError::NoStream)), "{results:?}");
+    assert!(matches!(results[1], Ok(published) if published.sequence == 1), "{results:?}");
+    assert!(matches!(results[2], Err(PublishError::Bus(_))), "{results:?}");
+    setup.server.kill();
+    let results = within("unknown", setup.bus.publish_jetstream(vec![setup.outgoing(2)])).await;
+    assert!(matches!(results[0], Err(PublishError::Unknown)), "{results:?}");
+    // Acknowledgements that were lost with a connection are found by publishing again.
+    setup.server.run();
+    within("reconnect", setup.bus.wait_connected(Duration::from_secs(20)))
+        .await
+        .expect("connected");
+    setup.publish(2..4).await;
+}
+
+#[tokio::test]
+async fn streams_are_created_once_and_queues_are_found() {
+    let setup = Setup::new().await;
+    let first = setup.bus.ensure_streams(&setup.settings.streams).await.expect("streams");
+    setup.ensure_durable().await;
+    setup.ensure_durable().await;
+    setup.publish(0..3).await;
+    let mut other = setup.settings.streams.clone();
+    other.max_bytes /= 2;
+    let second = setup.bus.ensure_streams(&other).await.expect("streams");
+    assert_eq!(first.created_unix_nanos, second.created_unix_nanos);
+    assert_eq!(second.last_sequence, 3);
+    let queues = setup.bus.work_durables().await.expect("an answer");
+    assert_eq!(queues, [(setup.namespace.clone(), setup.queue.clone())]);
+    setup.server.wipe();
+}
+
+#[tokio::test]
+async fn requests() {
+    let setup = Setup::new().await;
+    let ask = |subject: &str| {
+        let (bus, subject) = (setup.bus.clone(), subject.to_owned());
+        async move { bus.request::<u32, u32>(subject, &20, Duration::from_millis(500)).await }
+    };
+    let nobody = ask("test.nobody").await;
+    assert!(matches!(nobody, Err(RequestError::NoResponders { .. })), "{nobody:?}");
+    let mut incoming = setup.bus.subscribe("test.*", Some("group")).await.expect("open");
+    let answering = tokio::spawn(async move {
+        while let Some(message) = incoming.next().await {
+            assert!(message.wants_answer() && message.protocol_ok().is_ok());
+            let n: u32 = serde_json::from_slice(&message.payload).expect("a number");
+            match message.subject.as_str() {
+                "test.double" => message.answer(Ok(n * 2)).await,
+                "test.text" => message.answer(Ok("text")).await,
+                "test.large" => message.answer(Ok("x".repeat(9 << 20))).await,
+                "test.no" => {
+                    message.answer::<u32>(Err(Refusal::retry(code::UNAVAILABLE, "later"))).await;
+                }
+                "test.header" => {
+                    assert_eq!(message.header("Key"), Some("value"));
+                    message.answer(Ok(n)).await;
+                }
+                _ => {}
+            }
+        }
+    });
+    setup.bus.flush().await.expect("flushed");
+    assert_eq!(ask("test.double").await.expect("an answer"), 40);
+    let refused = ask("test.no").await.expect_err("refused");
+    assert!(refused.is_retryable() && matches!(refused, RequestError::Refused(_)), "{refused}");
+    let text = ask("test.text").await;
+    assert!(matches!(text, Err(RequestError::Malformed { .. })), "{text:?}");
+    let silent = ask("test.silent").await;
+    assert!(matches!(silent, Err(RequestError::TimedOut { .. })), "{silent:?}");
+    let large = ask("test.large").await;
+    assert!(
+        matches!(&large, Err(RequestError::Refused(r)) if r.code == code::TOO_LARGE),
+        "{large:?}"
+    );
+    let raw = |value: &'static str| {
+        let headers = [("Key", value)];
+        let bus = setup.bus.clone();
+        async move {
+            let payload = Bytes::from_static(b"1");
+            bus.request_raw::<u32>("test.header".into(), &headers, payload, Duration::from_secs(5))
+                .await
+        }
+    };
+    assert_eq!(raw("value").await.expect("an answer"), 1);
+    assert!(matches!(raw("a\r\nb").await, Err(RequestError::Bus(_))));
+    setup.bus.drain().await.expect("drained");
+    within("the end", answering).await.expect("no panic");
+}

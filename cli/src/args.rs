@@ -1,0 +1,59 @@
+use clap::{Parser, Subcommand};
+
+use crate::cluster::ClusterArgs;
+use crate::completion::CompletionArgs;
+use crate::config_show::ConfigCommand;
+use crate::dev::DevArgs;
+use crate::migrate::MigrateArgs;
+use crate::run_node::{ServerCommand, WorkerCommand};
+use crate::task::TaskCommand;
+use crate::template::TemplateCommand;
+
+/// Batch workflows over NATS JetStream and Postgres.
+#[derive(Debug, Parser)]
+#[command(name = "tasker", version, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 ok, 1 failed or the task ended otherwise than complete, 2 usage or a refused request,
+3 not authorised, 4 not found, 5 timed out, 6 a check did not pass";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a whole cluster on this machine: Postgres, nats-server, orchestrators and workers
+    Dev(DevArgs),
+    /// An orchestrator: HTTP API, dispatch, batches
+    #[command(subcommand)]
+    Server(ServerCommand),
+    /// A worker with the example handlers
+    #[command(subcommand)]
+    Worker(WorkerCommand),
+    /// Bring the database to this version's schema
+    Migrate(MigrateArgs),
+    /// Settings and where each comes from
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Templates: what a task runs
+    #[command(subcommand)]
+    Template(TemplateCommand),
+    /// Tasks: submit, look at, wait for
+    #[command(subcommand)]
+    Task(TaskCommand),
+    /// Print a completion script for a shell
+    Completion(CompletionArgs),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,195 @@
+use std::time::Duration;
+
+use reqwest::{Method, Url};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tasker_messages::{
+    Accepted, Namespace, StepId, StepPage, TaskId, TaskList, TaskState, TaskSummary, TaskView,
+    TemplateList, TemplateSummary, TemplateView,
+};
+
+use super::ClientError;
+use super::http::{Call, Http};
+use crate::exit::Exit;
+use crate::template_ref::TemplateRef;
+
+/// A client of one cluster.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    http: Http,
+}
+
+/// An answer: the text as the cluster sent it, which is what `-o json` prints, and its meaning.
+#[derive(Debug)]
+pub(crate) struct Document<T> {
+    pub(crate) text: String,
+    pub(crate) value: T,
+}
+
+/// The answer to a cancellation.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Cancelled {
+    pub(crate) id: TaskId,
+    pub(crate) state: TaskState,
+}
+
+/// Which tasks to list.
+#[derive(Debug, Default)]
+pub(crate) struct TaskQuery {
+    pub(crate) namespace: Option<Namespace>,
+    pub(crate) state: Option<TaskState>,
+    pub(crate) limit: Option<u32>,
+    pub(crate) after: Option<TaskId>,
+}
+
+/// Which steps of a task to list.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct StepQuery {
+    pub(crate) limit: Option<u32>,
+    pub(crate) after: Option<StepId>,
+}
+
+type Parameter = (&'static str, Option<String>);
+
+fn parameter(name: &'static str, value: Option<impl ToString>) -> Parameter {
+    (name, value.map(|value| value.to_string()))
+}
+
+impl Client {
+    pub(crate) fn new(url: &str) -> Result<Self, Exit> {
+        Http::new(url).map(|http| Self { http })
+    }
+
+    /// Submits a task. The key makes sending it again harmless.
+    pub(crate) async fn submit(
+        &self,
+        request: String,
+        idempotency_key: &str,
+    ) -> Result<Document<Accepted>, ClientError> {
+        let mut call = self.call(Method::POST, &["tasks"], &[]);
+        call.headers.push(("content-type", "application/json".to_owned()));
+        call.headers.push(("idempotency-key", idempotency_key.to_owned()));
+        call.body = request.into_bytes();
+        self.read(call).await
+    }
+
+    /// A task; with a `wait`, as it is when it ends or the time is up.
+    pub(crate) async fn task(
+        &self,
+        id: TaskId,
+        wait: Option<Duration>,
+    ) -> Result<Document<TaskView>, ClientError> {
+        let seconds = wait.map(|wait| wait.as_secs());
+        let path = ["tasks", &id.to_string()];
+        let mut call = self.call(Method::GET, &path, &[parameter("wait", seconds)]);
+        call.wait = wait.unwrap_or_default();
+        self.read(call).await
+    }
+
+    /// A task and its batches in numbers.
+    pub(crate) async fn summary(&self, id: TaskId) -> Result<TaskSummary, ClientError> {
+        let path = ["tasks", &id.to_string(), "summary"];
+        Ok(self.read(self.call(Method::GET, &path, &[])).await?.value)
+    }
+
+    /// A page of tasks.
+    pub(crate) async fn tasks(&self, query: &TaskQuery) -> Result<Document<TaskList>, ClientError> {
+        let parameters = [
+            parameter("namespace", query.namespace.as_ref()),
+            parameter("state", query.state),
+            parameter("limit", query.limit),
+            parameter("after", query.after),
+        ];
+        self.read(self.call(Method::GET, &["tasks"], &parameters)).await
+    }
+
+    /// A page of a task's steps.
+    pub(crate) async fn steps(
+        &self,
+        id: TaskId,
+        query: StepQuery,
+    ) -> Result<Document<StepPage>, ClientError> {
+        let path = ["tasks", &id.to_string(), "steps"];
+        let parameters = [parameter("limit", query.limit), parameter("after", query.after)];
+        self.read(self.call(Method::GET, &path, &parameters)).await
+    }
+
+    /// Asks to stop a task.
+    pub(crate) async fn cancel(&self, id: TaskId) -> Result<Document<Cancelled>, ClientError> {
+        self.read(self.call(Method::DELETE, &["tasks", &id.to_string()], &[])).await
+    }
+
+    /// Registers a template; the same one again changes nothing.
+    pub(crate) async fn register(
+        &self,
+        yaml: Vec<u8>,
+    ) -> Result<Document<TemplateSummary>, ClientError> {
+        let mut call = self.call(Method::POST, &["templates"], &[]);
+        call.headers.push(("content-type", "application/yaml".to_owned()));
+        call.body = yaml;
+        self.read(call).await
+    }
+
+    /// All templates, or those of a namespace.
+    pub(crate) async fn templates(
+        &self,
+        namespace: Option<&Namespace>,
+    ) -> Result<Document<TemplateList>, ClientError> {
+        let parameters = [parameter("namespace", namespace)];
+        self.read(self.call(Method::GET, &["templates"], &parameters)).await
+    }
+
+    /// One version of a template, the newest unless one is named.
+    pub(crate) async fn template(
+        &self,
+        template: &TemplateRef,
+    ) -> Result<Document<TemplateView>, ClientError> {
+        let path = ["templates", template.namespace.as_str(), template.name.as_str()];
+        let parameters = [parameter("version", template.version.as_ref())];
+        self.read(self.call(Method::GET, &path, &parameters)).await
+    }
+
+    fn call(&self, method: Method, path: &[&str], parameters: &[Parameter]) -> Call {
+        let url = url(&self.http.base, path, parameters);
+        Call { method, url, headers: Vec::new(), body: Vec::new(), wait: Duration::ZERO }
+    }
+
+    async fn read<T: DeserializeOwned>(&self, call: Call) -> Result<Document<T>, ClientError> {
+        let text = self.http.send(&call).await?;
+        match serde_json::from_str(&text) {
+            Ok(value) => Ok(Document { text, value }),
+            Err(source) => Err(ClientError::Unreadable { url: call.url.to_string(), source }),
+        }
+    }
+}
+
+fn url(base: &Url, path: &[&str], parameters: &[Parameter]) -> Url {
+    let mut url = base.clone();
+    // The base was checked when the client was made; only `mailto:` and the like have no path.
+    if let Ok(mut segments) = url.path_segments_mut() {
+        segments.pop_if_empty().push("v1").extend(path);
+    }
+    for (name, value) in parameters {
+        if let Some(value) = value {
+            url.query_pairs_mut().append_pair(name, value);
+        }
+    }
+    url
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls() {
+        let check = |base: &str, path: &[&str], parameters: &[Parameter], expect: &str| {
+            let base = Url::parse(base).expect("valid");
+            assert_eq!(url(&base, path, parameters).as_str(), expect);
+        };
+        check("http://h:1", &["tasks"], &[], "http://h:1/v1/tasks");
+        check("http://h/x/", &["tasks", "a b"], &[], "http://h/x/v1/tasks/a%20b");
+        let parameters = [parameter("a", None::<u32>), parameter("b", Some("x&y"))];
+        check("http://h", &["t"], &parameters, "http://h/v1/t?b=x%26y");
+    }
+}

@@ -1,0 +1,10 @@
+//! The HTTP API as commands use it. Every request is safe to repeat, so a connection that fails is
+//! tried again: orchestrators are replaced while clients are at work.
+
+mod api;
+mod error;
+mod http;
+mod patience;
+
+pub(crate) use api::{Client, Document, StepQuery, TaskQuery};
+pub(crate) use error::ClientError;

@@ -1,0 +1,112 @@
+//! A private nats-server.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::board::Slot;
+use super::child::Program;
+use super::data_dir::DataDir;
+use super::{binaries, leftover, ports};
+
+/// A nats-server that is configured and not running.
+#[derive(Debug)]
+pub(super) struct Nats {
+    program: PathBuf,
+    config: PathBuf,
+    port: u16,
+    log: PathBuf,
+}
+
+impl Nats {
+    pub(super) async fn prepare(data: &DataDir) -> anyhow::Result<Self> {
+        let program = binaries::nats_server()?;
+        let config = data.path().join("nats.conf");
+        let pid_file = data.path().join("nats.pid");
+        stop_leftover(&config, &pid_file).await;
+        let port = ports::free()?;
+        let text = configuration(port, &data.path().join("nats"), &pid_file);
+        fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
+        Ok(Self { program, config, port, log: data.log("nats-server") })
+    }
+
+    pub(super) fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    pub(super) fn program(&self) -> Program {
+        Program {
+            slot: Slot::Nats,
+            program: self.program.clone(),
+            args: vec!["-c".into(), self.config.clone().into()],
+            env: Vec::new(),
+            without_env: Vec::new(),
+            dir: None,
+            account: None,
+            log: self.log.clone(),
+            leash: binaries::setpriv().map(|setpriv| (setpriv, Signal::SIGTERM)),
+            stop: vec![Signal::SIGTERM],
+        }
+    }
+
+    /// Whether the server greets clients, which it does after JetStream has started.
+    pub(super) async fn is_ready(&self) -> bool {
+        let greeting = async {
+            let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.ok()?;
+            let mut first = [0; 5];
+            stream.read_exact(&mut first).await.ok()?;
+            (&first == b"INFO ").then_some(())
+        };
+        timeout(Duration::from_secs(1), greeting).await.is_ok_and(|greeted| greeted.is_some())
+    }
+}
+
+/// As `config/nats/nats.conf`, on loopback.
+fn configuration(port: u16, store: &Path, pid_file: &Path) -> String {
+    format!(
+        "server_name: \"tasker-dev\"\n\
+         host: \"127.0.0.1\"\n\
+         port: {port}\n\
+         pid_file: {}\n\
+         max_payload: 8MB\n\
+         jetstream {{\n  store_dir: {}\n  max_file_store: 20GB\n  max_memory_store: 1GB\n}}\n\
+         feature_flags {{\n  js_ack_fc_v2: false\n}}\n",
+        quoted(pid_file),
+        quoted(store)
+    )
+}
+
+/// A path as a text of the configuration language, which escapes as JSON does.
+fn quoted(path: &Path) -> String {
+    Value::from(path.to_string_lossy()).to_string()
+}
+
+async fn stop_leftover(config: &Path, pid_file: &Path) {
+    let Ok(text) = fs::read_to_string(pid_file) else { return };
+    let Ok(pid) = text.trim().parse() else { return };
+    let is_ours = |proc: &Path| leftover::has_argument(proc, config);
+    if let Some(server) = leftover::find(pid, "nats-server", is_ours) {
+        let signals =
+            [(Signal::SIGTERM, Duration::from_secs(5)), (Signal::SIGKILL, Duration::from_secs(5))];
+        server.stop("nats-server", &signals).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_quoted() {
+        let text = configuration(1, Path::new("/a \"b\"/c"), Path::new("/p"));
+        assert!(text.contains(r#"store_dir: "/a \"b\"/c""#), "{text}");
+        assert!(text.contains("pid_file: \"/p\""), "{text}");
+    }
+}

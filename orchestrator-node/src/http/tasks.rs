@@ -1,0 +1,157 @@
+//! `/v1/tasks`.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use serde_json::{Value, json};
+use tasker_messages::{
+    Accepted, Namespace, Problem, Refusal, StepPage, TaskId, TaskList, TaskRequest, TaskState,
+    TaskSummary, TaskView, code,
+};
+use tasker_store::{Cancelled, FinishedTask};
+
+use super::Api;
+use super::problem::ApiError;
+use super::query::{Params, id};
+
+pub(super) async fn submit(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<(StatusCode, Json<Accepted>), ApiError> {
+    expect_json(&headers)?;
+    let mut request = TaskRequest::parse(&body?, None)
+        .map_err(|problems| Refusal::of_document("the submission", problems))?;
+    let key = idempotency_key(&headers)?;
+    request.idempotency_key = match (request.idempotency_key, key) {
+        (Some(a), Some(b)) if a != b => {
+            let problem = Problem::new(
+                code::CONFLICTING_KEYS,
+                "the header Idempotency-Key and the document name different keys",
+            );
+            let problem = problem.at("idempotency_key");
+            return Err(Refusal::of_document("the submission", vec![problem]).into());
+        }
+        (a, b) => a.or(b),
+    };
+    let accepted = api.links.submit(request).await?;
+    let status = if accepted.created { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(accepted)))
+}
+
+fn expect_json(headers: &HeaderMap) -> Result<(), ApiError> {
+    let Some(given) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
+    let essence = given.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    Err(ApiError::media_type("application/json"))
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    const MOST: usize = 512;
+    let mut given = headers.get_all("idempotency-key").iter();
+    let Some(key) = given.next() else { return Ok(None) };
+    if given.next().is_some() {
+        return Err(ApiError::bad_request("Idempotency-Key", "given twice"));
+    }
+    match key.to_str() {
+        Ok(key) if (1..=MOST).contains(&key.len()) => Ok(Some(key.to_owned())),
+        _ => {
+            let message = format!("must be 1 to {MOST} visible ASCII characters");
+            Err(ApiError::bad_request("Idempotency-Key", message))
+        }
+    }
+}
+
+pub(super) async fn list(
+    State(api): State<Api>,
+    query: RawQuery,
+) -> Result<Json<TaskList>, ApiError> {
+    let params = Params::read(query, &["namespace", "state", "limit", "after"])?;
+    let namespace: Option<Namespace> = params.get("namespace")?;
+    let state: Option<TaskState> = params.get("state")?;
+    let after: Option<TaskId> = params.get("after")?;
+    let limit = params.limit()?;
+    Ok(Json(api.node.store.list_tasks(namespace.as_ref(), state, after, limit).await?))
+}
+
+fn no_task(id: TaskId) -> ApiError {
+    Refusal::new(code::TASK_NOT_FOUND, format!("there is no task {id}")).into()
+}
+
+/// Shows a task; with `wait`, once it has ended or the time is up.
+pub(super) async fn show(
+    State(api): State<Api>,
+    Path(path): Path<String>,
+    query: RawQuery,
+) -> Result<Json<TaskView>, ApiError> {
+    let task: TaskId = id(&path)?;
+    let params = Params::read(query, &["wait"])?;
+    if let Some(seconds) = params.get::<u64>("wait")? {
+        let most = api.node.settings.http.max_wait_seconds;
+        wait(&api, task, Duration::from_secs(seconds.min(most))).await?;
+    }
+    let view = api.node.store.view_task(task, None).await?;
+    Ok(Json(view.ok_or_else(|| no_task(task))?))
+}
+
+/// Waits until a task has ended. The waiter is there before the task is looked at, so that its end
+/// cannot slip between.
+async fn wait(api: &Api, task: TaskId, at_most: Duration) -> Result<(), ApiError> {
+    let waiting = api.links.wait_for_end(task, at_most);
+    tokio::pin!(waiting);
+    let summary = tokio::select! {
+        biased;
+        () = &mut waiting => return Ok(()),
+        summary = api.node.store.summarize_task(task) => summary?,
+    };
+    let summary = summary.ok_or_else(|| no_task(task))?;
+    if !summary.state.is_terminal() {
+        waiting.await;
+    }
+    Ok(())
+}
+
+pub(super) async fn summary(
+    State(api): State<Api>,
+    Path(path): Path<String>,
+) -> Result<Json<TaskSummary>, ApiError> {
+    let task: TaskId = id(&path)?;
+    let summary = api.node.store.summarize_task(task).await?;
+    Ok(Json(summary.ok_or_else(|| no_task(task))?))
+}
+
+pub(super) async fn steps(
+    State(api): State<Api>,
+    Path(path): Path<String>,
+    query: RawQuery,
+) -> Result<Json<StepPage>, ApiError> {
+    let task: TaskId = id(&path)?;
+    let params = Params::read(query, &["after", "limit"])?;
+    let page = api.node.store.list_steps(task, params.get("after")?, params.limit()?).await?;
+    Ok(Json(page.ok_or_else(|| no_task(task))?))
+}
+
+pub(super) async fn cancel(
+    State(api): State<Api>,
+    Path(path): Path<String>,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let task: TaskId = id(&path)?;
+    match api.node.store.cancel_task(task, "api", None).await? {
+        Cancelled::Now { namespace } => {
+            let state = TaskState::Cancelled;
+            api.links.task_cancelled(FinishedTask { id: task, namespace, state });
+            Ok((StatusCode::ACCEPTED, Json(json!({ "id": task, "state": state }))))
+        }
+        Cancelled::Ended(state) => {
+            let message = format!("task {task} has already ended: {state}");
+            Err(Refusal::new(code::TASK_ENDED, message).into())
+        }
+        Cancelled::Unknown => Err(no_task(task)),
+    }
+}

@@ -1,0 +1,68 @@
+//! `/v1/templates`.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::StatusCode;
+use tasker_messages::{
+    Namespace, Refusal, TemplateId, TemplateList, TemplateSummary, TemplateView, code,
+};
+use tasker_workflow::Template;
+use uuid::Uuid;
+
+use super::Api;
+use super::problem::ApiError;
+use super::query::Params;
+
+/// Registers a version. The same source again changes nothing; another one under the same name and
+/// version is refused.
+pub(super) async fn register(
+    State(api): State<Api>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<(StatusCode, Json<TemplateSummary>), ApiError> {
+    let body = body?;
+    let template = Template::parse(&body)
+        .map_err(|problems| Refusal::of_document("the template", problems))?;
+    // What was parsed is UTF-8.
+    let source = String::from_utf8_lossy(&body);
+    let id = TemplateId::from_uuid(Uuid::now_v7());
+    let version = api.node.store.register_template(id, &template, &source).await?;
+    if !version.created && version.source != source {
+        let summary = &version.summary;
+        let message = format!(
+            "{}/{} {} is stored with another content; raise the version",
+            summary.namespace, summary.name, summary.version
+        );
+        return Err(Refusal::new(code::TEMPLATE_CONFLICT, message).into());
+    }
+    let status = if version.created { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(version.summary)))
+}
+
+pub(super) async fn list(
+    State(api): State<Api>,
+    query: RawQuery,
+) -> Result<Json<TemplateList>, ApiError> {
+    let params = Params::read(query, &["namespace"])?;
+    let namespace: Option<Namespace> = params.get("namespace")?;
+    let templates = api.node.store.list_templates(namespace.as_ref()).await?;
+    Ok(Json(TemplateList { templates }))
+}
+
+pub(super) async fn show(
+    State(api): State<Api>,
+    Path((namespace, name)): Path<(String, String)>,
+    query: RawQuery,
+) -> Result<Json<TemplateView>, ApiError> {
+    let namespace = Namespace::new(&namespace)
+        .map_err(|e| ApiError::bad_request("namespace", e.to_string()))?;
+    let params = Params::read(query, &["version"])?;
+    let version: Option<String> = params.get("version")?;
+    let found = api.node.store.find_template(&namespace, &name, version.as_deref()).await?;
+    let Some((_, version)) = found else {
+        let message = format!("there is no template `{name}` in namespace `{namespace}`");
+        return Err(Refusal::new(code::TEMPLATE_NOT_FOUND, message).into());
+    };
+    Ok(Json(TemplateView { summary: version.summary, source: version.source }))
+}

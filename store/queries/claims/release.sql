@@ -1,0 +1,15 @@
+update tasker.steps s
+set dispatch_seq = s.dispatch_seq + 1,
+    attempt = s.attempt + 1,
+    state = 'enqueued',
+    enqueued_at = now() - interval '1 minute',
+    claim_required = false,
+    lease_worker = null,
+    lease_until = null
+from unnest($1::uuid[], $2::int[]) as d(id, seq)
+where s.id = d.id
+  and s.namespace = $3
+  and s.dispatch_seq = d.seq
+  and s.state in ('enqueued', 'in_progress')
+  and not exists (select from tasker.outcomes o where o.step_id = s.id)
+returning s.id

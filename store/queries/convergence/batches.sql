@@ -1,0 +1,4 @@
+select id, task_id, worker_template, state::text as "state!", settled, remaining, succeeded, failed
+from tasker.batches
+where task_id = any($1::uuid[])
+order by id

@@ -1,0 +1,7 @@
+select s.task_id, s.namespace, t.template_id, s.id, s.name, s.kind::text as "kind!", s.unsettled,
+       o.state::text as "outcome?"
+from tasker.steps s
+join tasker.tasks t on t.id = s.task_id and t.finished_at is null
+left join tasker.outcomes o on o.step_id = s.id
+where s.task_id = any($1::uuid[]) and s.batch_id is null
+order by s.id

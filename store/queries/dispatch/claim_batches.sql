@@ -1,0 +1,17 @@
+with chosen as (
+    select id from tasker.batches
+    where not settled
+      and state = 'sealed'
+      and published_upto < expected
+      and ($1::uuid[] is null or id = any($1::uuid[]))
+      and (publisher is null or publisher = $2 or publisher_until < now())
+    order by id
+    limit $4
+    for no key update skip locked
+)
+update tasker.batches b
+set publisher = $2, publisher_until = now() + make_interval(secs => $3)
+from chosen c
+where b.id = c.id
+returning b.id, b.task_id, b.namespace, b.queue, b.priority, b.worker_template, b.expected,
+          b.published_upto

@@ -1,0 +1,23 @@
+with input as (
+    select * from unnest($2::uuid[], $3::int[], $4::float8[], $5::text[], $6::uuid[], $7::int[])
+        as i(step_id, attempt, delay_s, error, worker, execution_ms)
+), moved as (
+    update tasker.steps s
+    set state = 'waiting_for_retry',
+        attempt = s.attempt + 1,
+        dispatch_seq = s.dispatch_seq + 1,
+        tries = s.tries + 1,
+        claim_required = false,
+        run_after = now() + make_interval(secs => i.delay_s),
+        lease_worker = null,
+        lease_until = null
+    from input i
+    where s.id = i.step_id and s.namespace = $1 and s.attempt = i.attempt
+    returning s.id
+), kept as (
+    insert into tasker.failed_attempts (step_id, attempt, namespace, error, worker, execution_ms)
+    select i.step_id, i.attempt, $1, i.error::json, i.worker, i.execution_ms
+    from input i
+    join moved m on m.id = i.step_id
+)
+select id from moved

@@ -1,0 +1,19 @@
+with listed as (
+    select s.* from tasker.steps s where s.task_id = $1 and s.batch_id is null
+    union all
+    select s.*
+    from tasker.batches b
+    join tasker.steps s
+      on s.id between (left(b.id::text, 28) || '00000000')::uuid
+                  and (left(b.id::text, 28) || 'ffffffff')::uuid
+    where b.task_id = $1 and b.sealed_at is not null and b.expected <= $2
+)
+select s.id as "id!", s.name as "name!", s.kind::text as "kind!", s.state::text as "live_state!",
+       s.unsettled as "unsettled!", s.attempt as "attempt!", s.batch_id, s.cursor::text as cursor,
+       b.is_no_op as "is_no_op?", o.state::text as outcome, o.attempt as "outcome_attempt?",
+       o.result::text as result, o.error::text as error, o.worker, o.execution_ms as "execution_ms?",
+       o.created_at as "ended_at?"
+from listed s
+left join tasker.batches b on b.id = s.batch_id
+left join tasker.outcomes o on o.step_id = s.id
+order by s.id

@@ -1,0 +1,133 @@
+//! Cancelling a task: nothing new of it starts; what has no outcome gets one.
+
+use tasker_messages::{BatchId, Namespace, TaskId, TaskState};
+use uuid::Uuid;
+
+use crate::pool::{Tx, commit, retry_conflicts};
+use crate::{Store, StoreError};
+
+/// What became of a cancellation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cancelled {
+    /// The task is cancelled by this call.
+    Now {
+        /// Its namespace.
+        namespace: Namespace,
+    },
+    /// The task had ended before.
+    Ended(TaskState),
+    /// There is no such task.
+    Unknown,
+}
+
+impl Store {
+    /// Cancels a task. Members of its batches get their outcomes in chunks, afterwards:
+    /// [`Store::cancel_members`].
+    pub async fn cancel_task(
+        &self,
+        id: TaskId,
+        principal: &str,
+        reason: Option<&str>,
+    ) -> Result<Cancelled, StoreError> {
+        retry_conflicts(|| self.cancel_once(id, principal, reason)).await
+    }
+
+    async fn cancel_once(
+        &self,
+        id: TaskId,
+        principal: &str,
+        reason: Option<&str>,
+    ) -> Result<Cancelled, StoreError> {
+        let mut tx = self.hot.begin().await?;
+        let task = id.as_uuid();
+        lock_of_task(&mut tx, task).await?;
+        let row = sqlx::query!(
+            r#"select namespace, state::text as "state!", finished_at is not null as "ended!"
+               from tasker.tasks where id = $1 for no key update"#,
+            task
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some(row) = row else { return Ok(Cancelled::Unknown) };
+        if row.ended {
+            let state = row.state.parse().map_err(|e| StoreError::stored("task state", e))?;
+            return Ok(Cancelled::Ended(state));
+        }
+        sqlx::query_file!("queries/batches/cancel_task.sql", task, principal, reason)
+            .execute(&mut *tx)
+            .await?;
+        commit(tx).await?;
+        let namespace =
+            Namespace::new(&row.namespace).map_err(|e| StoreError::stored("namespace", e))?;
+        Ok(Cancelled::Now { namespace })
+    }
+
+    /// Gives `cancelled` outcomes to members of cancelled batches that have none, at most so many;
+    /// removes the members of expansions that were cancelled. Returns whether more is left.
+    pub async fn cancel_members(&self, limit: u32) -> Result<bool, StoreError> {
+        let batches = sqlx::query_scalar!(
+            "select id from tasker.batches where not settled and state = 'cancelled'
+             order by id limit 16"
+        )
+        .fetch_all(&self.hot)
+        .await?;
+        for id in &batches {
+            self.cancel_chunk(BatchId::from_uuid(*id), limit).await?;
+        }
+        Ok(!batches.is_empty())
+    }
+
+    async fn cancel_chunk(&self, batch: BatchId, limit: u32) -> Result<(), StoreError> {
+        retry_conflicts(|| async {
+            let mut tx = self.hot.begin().await?;
+            let (low, high) = (batch.member(0).as_uuid(), batch.member(u32::MAX).as_uuid());
+            let sealed = sqlx::query_scalar!(
+                r#"select sealed_at is not null as "sealed!" from tasker.batches where id = $1"#,
+                batch.as_uuid()
+            )
+            .fetch_one(&mut *tx)
+            .await?;
+            let limit = i64::from(limit);
+            let changed = if sealed {
+                sqlx::query_file_scalar!("queries/batches/cancel_members.sql", low, high, limit)
+                    .fetch_all(&mut *tx)
+                    .await?
+                    .len()
+            } else {
+                sqlx::query_file_scalar!("queries/batches/delete_members.sql", low, high, limit)
+                    .fetch_all(&mut *tx)
+                    .await?
+                    .len()
+            };
+            let counted = if sealed { changed as i32 } else { 0 };
+            sqlx::query!(
+                "update tasker.batches set remaining = remaining - $2, settled = $3
+                 where id = $1 and not settled",
+                batch.as_uuid(),
+                counted,
+                (changed as i64) < limit,
+            )
+            .execute(&mut *tx)
+            .await?;
+            commit(tx).await
+        })
+        .await
+    }
+}
+
+async fn lock_of_task(tx: &mut Tx, task: Uuid) -> Result<(), StoreError> {
+    sqlx::query_scalar!(
+        "select id from tasker.steps where task_id = $1 and batch_id is null
+         order by id for no key update",
+        task
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    sqlx::query_scalar!(
+        "select id from tasker.batches where task_id = $1 order by id for no key update",
+        task
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,277 @@
+//! Convergence: the transaction that settles ended batches and parents, decides which convergences
+//! may run, and makes them ready.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use tasker_messages::{BatchState, StepId, StepKind, TaskId, TemplateId};
+use tasker_workflow::batching::all_failed;
+use tasker_workflow::{BatchFact, Ending, StepFact, TaskFacts, Template, converge};
+use uuid::Uuid;
+
+use crate::counters::{FinishedTask, TaskDeltas};
+use crate::pool::{Tx, commit, retry_conflicts};
+use crate::submit::{NewStepRow, StepRows, insert_edges};
+use crate::{Store, StoreError};
+
+/// Tasks in which something ended that has not been settled.
+pub type ConvergeCandidates = Vec<TaskId>;
+
+/// What a converging transaction has changed.
+#[derive(Debug, Default)]
+pub struct Converged {
+    /// Convergence steps that have become ready.
+    pub ready: Vec<StepId>,
+    /// How many batches were settled.
+    pub settled_batches: u32,
+    /// Tasks that have ended.
+    pub finished_tasks: Vec<FinishedTask>,
+}
+
+/// One task as the transaction found it, under locks.
+#[derive(Default)]
+struct TaskState {
+    namespace: String,
+    template_id: Option<TemplateId>,
+    steps: Vec<StepRow>,
+    batches: Vec<BatchRow>,
+}
+
+struct StepRow {
+    id: Uuid,
+    name: String,
+    kind: StepKind,
+    unsettled: bool,
+    ended: Option<Ending>,
+}
+
+struct BatchRow {
+    id: Uuid,
+    worker_template: String,
+    state: BatchState,
+    settled: bool,
+    fact: BatchFact,
+}
+
+impl BatchRow {
+    fn is_done(&self) -> bool {
+        self.state == BatchState::Sealed && self.fact.remaining == 0 && !self.settled
+    }
+}
+
+impl Store {
+    /// Settles what has ended in these tasks and makes convergences ready whose parents have all
+    /// ended. Any number of nodes may do this at the same time, as often as they like.
+    pub async fn converge_tasks(&self, tasks: &[TaskId]) -> Result<Converged, StoreError> {
+        retry_conflicts(|| self.converge_once(tasks)).await
+    }
+
+    async fn converge_once(&self, tasks: &[TaskId]) -> Result<Converged, StoreError> {
+        let ids: Vec<Uuid> = tasks.iter().map(|t| t.as_uuid()).collect();
+        let mut tx = self.hot.begin().await?;
+        let states = load_locked(&mut tx, &ids).await?;
+        let mut writes = Writes::default();
+        for (&task, state) in &states {
+            let Some(template_id) = state.template_id else { continue };
+            let template = self.template(template_id).await?;
+            writes.plan(task, state, &template);
+        }
+        let converged = writes.apply(&mut tx).await?;
+        commit(tx).await?;
+        Ok(converged)
+    }
+
+    /// Tasks in which something ended that has not been settled, on any node.
+    pub async fn find_convergeable(&self, limit: u32) -> Result<ConvergeCandidates, StoreError> {
+        let ids = sqlx::query_file_scalar!("queries/convergence/candidates.sql", i64::from(limit))
+            .fetch_all(&self.hot)
+            .await?;
+        Ok(ids.into_iter().map(TaskId::from_uuid).collect())
+    }
+}
+
+/// Locks steps and batches of the tasks, each in the order of their ids, and reads them in the
+/// statements that follow: what was committed before the locks were had is seen.
+async fn load_locked(tx: &mut Tx, tasks: &[Uuid]) -> Result<BTreeMap<Uuid, TaskState>, StoreError> {
+    sqlx::query_scalar!(
+        "select id from tasker.steps where task_id = any($1::uuid[]) and batch_id is null
+         order by id for no key update",
+        tasks
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    sqlx::query_scalar!(
+        "select id from tasker.batches where task_id = any($1::uuid[])
+         order by id for no key update",
+        tasks
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    let mut states: BTreeMap<Uuid, TaskState> = BTreeMap::new();
+    let steps =
+        sqlx::query_file!("queries/convergence/steps.sql", tasks).fetch_all(&mut **tx).await?;
+    for row in steps {
+        let state = states.entry(row.task_id).or_default();
+        state.namespace = row.namespace;
+        state.template_id = Some(TemplateId::from_uuid(row.template_id));
+        let ended = row.outcome.map(|outcome| match outcome.as_str() {
+            "complete" | "resolved_manually" => Ending::Succeeded,
+            _ => Ending::Failed,
+        });
+        state.steps.push(StepRow {
+            id: row.id,
+            name: row.name,
+            kind: row.kind.parse().map_err(|e| StoreError::stored("step kind", e))?,
+            unsettled: row.unsettled,
+            ended,
+        });
+    }
+    let batches =
+        sqlx::query_file!("queries/convergence/batches.sql", tasks).fetch_all(&mut **tx).await?;
+    for row in batches {
+        let Some(state) = states.get_mut(&row.task_id) else { continue };
+        state.batches.push(BatchRow {
+            id: row.id,
+            worker_template: row.worker_template,
+            state: row.state.parse().map_err(|e| StoreError::stored("batch state", e))?,
+            settled: row.settled,
+            fact: BatchFact {
+                remaining: row.remaining as u32,
+                succeeded: row.succeeded as u32,
+                failed: row.failed as u32,
+            },
+        });
+    }
+    Ok(states)
+}
+
+/// What the transaction is going to change.
+#[derive(Default)]
+struct Writes {
+    settle_steps: Vec<Uuid>,
+    settle_batches: BTreeMap<Uuid, (Uuid, BatchState)>,
+    rows: StepRows,
+    new: HashMap<Uuid, (Uuid, bool)>,
+    edges: Vec<(StepId, StepId)>,
+    deltas: TaskDeltas,
+}
+
+impl Writes {
+    fn plan(&mut self, task: Uuid, state: &TaskState, template: &Arc<Template>) {
+        for step in state.steps.iter().filter(|s| s.unsettled) {
+            let expands = step.kind == StepKind::Batchable && step.ended == Some(Ending::Succeeded);
+            if step.ended.is_some() && !expands {
+                self.settle_steps.push(step.id);
+            }
+        }
+        for batch in state.batches.iter().filter(|b| b.is_done()) {
+            let failed = batch.fact.succeeded == 0;
+            let end = if failed { BatchState::Failed } else { BatchState::Converged };
+            if failed {
+                self.deltas.explain(task, all_failed(&batch.worker_template, batch.fact.failed));
+            }
+            self.settle_batches.insert(batch.id, (task, end));
+        }
+        self.plan_rows(task, state, template);
+    }
+
+    fn plan_rows(&mut self, task: Uuid, state: &TaskState, template: &Arc<Template>) {
+        let facts = TaskFacts {
+            steps: state
+                .steps
+                .iter()
+                .map(|s| (s.name.clone(), StepFact { ended: s.ended }))
+                .collect(),
+            batches: state
+                .batches
+                .iter()
+                .filter(|b| {
+                    matches!(
+                        b.state,
+                        BatchState::Sealed | BatchState::Converged | BatchState::Failed
+                    )
+                })
+                .map(|b| (b.worker_template.clone(), b.fact))
+                .collect(),
+        };
+        let mut ids: HashMap<&str, Uuid> =
+            state.steps.iter().map(|s| (s.name.as_str(), s.id)).collect();
+        for planned in converge(template, &facts).create {
+            let step = &template.steps[planned.step];
+            let id = Uuid::now_v7();
+            ids.insert(step.name.as_str(), id);
+            self.new.insert(id, (task, planned.ready));
+            let parents = planned.parents.iter().filter_map(|p| ids.get(p.as_str()));
+            self.edges.extend(parents.map(|&p| (StepId::from_uuid(p), StepId::from_uuid(id))));
+            self.rows.push(NewStepRow {
+                id: StepId::from_uuid(id),
+                task_id: TaskId::from_uuid(task),
+                namespace: &state.namespace,
+                name: step.name.as_str(),
+                kind: step.kind.as_str(),
+                ready: planned.ready,
+                pending_parents: planned.pending_parents,
+                unsettled: planned.unsettled,
+                queue: step.handler.queue.as_str(),
+            });
+        }
+    }
+
+    async fn apply(mut self, tx: &mut Tx) -> Result<Converged, StoreError> {
+        let mut converged = Converged::default();
+        for task in settle_steps(tx, &self.settle_steps).await? {
+            self.deltas.settled(task);
+        }
+        let settled = settle_batches(tx, &self.settle_batches).await?;
+        converged.settled_batches = settled.len() as u32;
+        for batch in settled {
+            if let Some((task, state)) = self.settle_batches.get(&batch) {
+                self.deltas.ended(*task, *state == BatchState::Converged);
+            }
+        }
+        for id in self.rows.insert(tx).await? {
+            if let Some((task, true)) = self.new.get(&id.as_uuid()) {
+                self.deltas.released(*task);
+                converged.ready.push(id);
+            }
+        }
+        insert_edges(tx, &self.edges).await?;
+        converged.finished_tasks = self.deltas.apply(tx).await?;
+        Ok(converged)
+    }
+}
+
+async fn settle_steps(tx: &mut Tx, ids: &[Uuid]) -> Result<Vec<Uuid>, StoreError> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let tasks = sqlx::query_scalar!(
+        "update tasker.steps set unsettled = false
+         where id = any($1::uuid[]) and unsettled returning task_id",
+        ids
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    Ok(tasks)
+}
+
+async fn settle_batches(
+    tx: &mut Tx,
+    batches: &BTreeMap<Uuid, (Uuid, BatchState)>,
+) -> Result<Vec<Uuid>, StoreError> {
+    if batches.is_empty() {
+        return Ok(Vec::new());
+    }
+    let settled = sqlx::query_scalar!(
+        "update tasker.batches b
+         set state = d.state::tasker.batch_state, settled = true, converged_at = clock_timestamp()
+         from unnest($1::uuid[], $2::text[]) as d(id, state)
+         where b.id = d.id and b.state = 'sealed' and b.remaining = 0 and not b.settled
+         returning b.id",
+        &batches.keys().copied().collect::<Vec<_>>(),
+        &batches.values().map(|(_, state)| state.to_string()).collect::<Vec<_>>(),
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    Ok(settled)
+}

@@ -1,0 +1,399 @@
+//! Expansion of batchable steps: batch and members, all or none.
+//!
+//! A small batch is written and sealed by one transaction, many batches at a time. A large one is
+//! written in chunks while it is `expanding`, invisible to everything else, and sealed by the last.
+
+use std::collections::{BTreeMap, HashSet};
+
+use tasker_messages::{BatchId, CursorConfig, Namespace, StepId, TaskId, TemplateId};
+use uuid::Uuid;
+
+use crate::copy::MemberCopy;
+use crate::counters::{FinishedTask, TaskDeltas};
+use crate::pool::{Tx, commit, retry_conflicts};
+use crate::release::release_children;
+use crate::{Store, StoreError};
+
+/// A batchable step whose stored outcome waits to be expanded.
+#[derive(Debug, Clone)]
+pub struct Expandable {
+    /// The step.
+    pub step_id: StepId,
+    /// Its task.
+    pub task_id: TaskId,
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// The task's priority.
+    pub priority: i8,
+    /// The task's template.
+    pub template_id: TemplateId,
+    /// The step's name.
+    pub name: String,
+    /// The attempt that ended the step; fences appended cursors.
+    pub attempt: u32,
+    /// The stored result as JSON text.
+    pub result: String,
+    /// The batch, if an expansion has begun.
+    pub batch: Option<ExpandingBatch>,
+}
+
+/// An expansion in progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExpandingBatch {
+    /// The batch.
+    pub id: BatchId,
+    /// How many members are written.
+    pub expanded_upto: u32,
+}
+
+/// A batch that is to be written.
+#[derive(Debug, Clone)]
+pub struct NewBatch {
+    /// Made by the caller; not used if the step has a batch already.
+    pub id: BatchId,
+    /// The task.
+    pub task_id: TaskId,
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// The analyzer.
+    pub batchable_step: StepId,
+    /// The template step of the members.
+    pub worker_template: String,
+    /// Where the members' work items go.
+    pub queue: String,
+    /// The task's priority.
+    pub priority: i8,
+    /// Whether the only member is a placeholder.
+    pub is_no_op: bool,
+    /// How many members there will be.
+    pub expected: u32,
+    /// The members, if they are written at once; empty for a batch that is expanded in chunks.
+    pub members: Vec<NewMember>,
+}
+
+/// A member that is to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewMember {
+    /// `<template>_<batch_id>`.
+    pub name: String,
+    /// The `CursorConfig` as JSON text.
+    pub cursor_json: String,
+}
+
+/// Where the members of a chunk come from.
+#[derive(Debug)]
+pub enum MemberSource {
+    /// They are given.
+    Given(Vec<NewMember>),
+    /// They were appended by the analyzer; the chunk is the next pages.
+    Appended {
+        /// The analyzer's step.
+        step_id: StepId,
+        /// The attempt that appended them.
+        attempt: u32,
+        /// The template step of the members.
+        worker_template: String,
+        /// Most members of the chunk; a page is never split.
+        limit: u32,
+    },
+}
+
+/// What a sealing transaction has changed.
+#[derive(Debug, Default)]
+pub struct Sealed {
+    /// Batches that were sealed by it.
+    pub batches: Vec<BatchId>,
+    /// Children of the analyzers that have become ready.
+    pub ready: Vec<StepId>,
+    /// Tasks that have ended.
+    pub finished_tasks: Vec<FinishedTask>,
+}
+
+impl Store {
+    /// Batchable steps among these that have a stored success and no sealed batch.
+    pub async fn load_expandable(&self, steps: &[StepId]) -> Result<Vec<Expandable>, StoreError> {
+        let ids: Vec<Uuid> = steps.iter().map(|s| s.as_uuid()).collect();
+        let rows = sqlx::query_file!("queries/batches/load_expandable.sql", &ids)
+            .fetch_all(&self.hot)
+            .await?;
+        let mut found = Vec::with_capacity(rows.len());
+        for row in rows {
+            let namespace = Namespace::new(&row.namespace);
+            found.push(Expandable {
+                step_id: StepId::from_uuid(row.id),
+                task_id: TaskId::from_uuid(row.task_id),
+                namespace: namespace.map_err(|e| StoreError::stored("namespace", e))?,
+                priority: row.priority as i8,
+                template_id: TemplateId::from_uuid(row.template_id),
+                name: row.name,
+                attempt: row.attempt as u32,
+                result: row.result,
+                batch: row.batch_id.map(|id| ExpandingBatch {
+                    id: BatchId::from_uuid(id),
+                    expanded_upto: row.expanded_upto.unwrap_or(0) as u32,
+                }),
+            });
+        }
+        Ok(found)
+    }
+
+    /// Writes and seals batches with all their members in one transaction. Steps that have a batch
+    /// already, or whose task has ended, are passed over.
+    pub async fn seal_new_batches(&self, batches: &[NewBatch]) -> Result<Sealed, StoreError> {
+        retry_conflicts(|| async {
+            let mut tx = self.hot.begin().await?;
+            let open = lock_unsettled(&mut tx, batches.iter().map(|b| b.batchable_step)).await?;
+            let mine: Vec<&NewBatch> =
+                batches.iter().filter(|b| open.contains(&b.batchable_step)).collect();
+            let inserted = insert_batches(&mut tx, &mine, true).await?;
+            let mut copy = MemberCopy::default();
+            let mut steps = BTreeMap::new();
+            for batch in mine.iter().filter(|b| inserted.contains(&b.id)) {
+                for (ordinal, member) in (0..).zip(&batch.members) {
+                    copy.push(&batch.namespace, batch.task_id, batch.id, ordinal, member);
+                }
+                steps.insert(batch.batchable_step.as_uuid(), batch.id);
+            }
+            copy.insert(&mut tx).await?;
+            let sealed = settle_sealed(&mut tx, &steps).await?;
+            commit(tx).await?;
+            Ok(sealed)
+        })
+        .await
+    }
+
+    /// Writes a batch that will be expanded in chunks; returns the one that exists if another
+    /// expansion has begun, and nothing if the step needs no expansion any more.
+    pub async fn begin_expansion(
+        &self,
+        batch: &NewBatch,
+    ) -> Result<Option<ExpandingBatch>, StoreError> {
+        let mut tx = self.hot.begin().await?;
+        let open = lock_unsettled(&mut tx, [batch.batchable_step]).await?;
+        if !open.contains(&batch.batchable_step) {
+            return Ok(None);
+        }
+        insert_batches(&mut tx, &[batch], false).await?;
+        let row = sqlx::query!(
+            "select id, expanded_upto from tasker.batches
+             where batchable_step_id = $1 and namespace = $2 and state = 'expanding'",
+            batch.batchable_step.as_uuid(),
+            batch.namespace.as_str(),
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
+        commit(tx).await?;
+        Ok(row.map(|row| ExpandingBatch {
+            id: BatchId::from_uuid(row.id),
+            expanded_upto: row.expanded_upto as u32,
+        }))
+    }
+
+    /// Writes the next chunk of an expanding batch, if it still stands at `from`. Returns where it
+    /// stands afterwards; `None` if it is no longer expanding.
+    pub async fn expand_chunk(
+        &self,
+        batch: &NewBatch,
+        id: BatchId,
+        from: u32,
+        source: &MemberSource,
+    ) -> Result<Option<u32>, StoreError> {
+        let mut tx = self.hot.begin().await?;
+        let stands = sqlx::query_scalar!(
+            "select expanded_upto from tasker.batches
+             where id = $1 and namespace = $2 and state = 'expanding' for no key update",
+            id.as_uuid(),
+            batch.namespace.as_str(),
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
+        match stands {
+            None => return Ok(None),
+            Some(stands) if stands as u32 != from => return Ok(Some(stands as u32)),
+            Some(_) => {}
+        }
+        let appended;
+        let members = match source {
+            MemberSource::Given(members) => members,
+            MemberSource::Appended { step_id, attempt, worker_template, limit } => {
+                let span = (from, *limit);
+                appended = read_pages(&mut tx, *step_id, *attempt, worker_template, span).await?;
+                &appended
+            }
+        };
+        let mut copy = MemberCopy::default();
+        for (ordinal, member) in (from..batch.expected).zip(members) {
+            copy.push(&batch.namespace, batch.task_id, id, ordinal, member);
+        }
+        copy.insert(&mut tx).await?;
+        let upto = batch.expected.min(from + members.len() as u32);
+        sqlx::query_scalar!(
+            "update tasker.batches set expanded_upto = $2, touched_at = now()
+             where id = $1 returning expanded_upto",
+            id.as_uuid(),
+            upto as i32,
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        commit(tx).await?;
+        Ok(Some(upto))
+    }
+
+    /// Seals a batch whose members are all written. Nothing changes if it is sealed already or the
+    /// task has ended.
+    pub async fn seal_expanded(
+        &self,
+        batchable_step: StepId,
+        id: BatchId,
+    ) -> Result<Sealed, StoreError> {
+        retry_conflicts(|| async {
+            let mut tx = self.hot.begin().await?;
+            let open = lock_unsettled(&mut tx, [batchable_step]).await?;
+            let mut steps = BTreeMap::new();
+            if open.contains(&batchable_step) {
+                let sealed = sqlx::query_scalar!(
+                    "update tasker.batches
+                     set state = 'sealed', sealed_at = clock_timestamp(), touched_at = now()
+                     where id = $1 and state = 'expanding' and expanded_upto = expected
+                     returning id",
+                    id.as_uuid(),
+                )
+                .fetch_optional(&mut *tx)
+                .await?;
+                steps.extend(sealed.map(|_| (batchable_step.as_uuid(), id)));
+            }
+            let sealed = settle_sealed(&mut tx, &steps).await?;
+            commit(tx).await?;
+            Ok(sealed)
+        })
+        .await
+    }
+
+    /// Expansions of any node that have not moved for this long, and stored batchable outcomes that
+    /// no expansion has begun for.
+    pub async fn find_stalled_expansions(
+        &self,
+        older_than_ms: u64,
+        limit: u32,
+    ) -> Result<Vec<StepId>, StoreError> {
+        let ids = sqlx::query_file_scalar!(
+            "queries/batches/stalled_expansions.sql",
+            older_than_ms as f64 / 1000.0,
+            i64::from(limit),
+        )
+        .fetch_all(&self.hot)
+        .await?;
+        Ok(ids.into_iter().map(StepId::from_uuid).collect())
+    }
+}
+
+/// Locks steps and returns those that are unsettled, ended well and belong to a live task.
+async fn lock_unsettled(
+    tx: &mut Tx,
+    steps: impl IntoIterator<Item = StepId>,
+) -> Result<HashSet<StepId>, StoreError> {
+    let ids: Vec<Uuid> = steps.into_iter().map(StepId::as_uuid).collect();
+    sqlx::query_scalar!(
+        "select id from tasker.steps where id = any($1::uuid[]) order by id for no key update",
+        &ids
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    let open = sqlx::query_scalar!(
+        "select s.id from tasker.steps s
+         join tasker.outcomes o on o.step_id = s.id and o.state = 'complete'
+         join tasker.tasks t on t.id = s.task_id and t.finished_at is null
+         where s.id = any($1::uuid[]) and s.unsettled and s.kind = 'batchable'",
+        &ids
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    Ok(open.into_iter().map(StepId::from_uuid).collect())
+}
+
+async fn insert_batches(
+    tx: &mut Tx,
+    batches: &[&NewBatch],
+    sealed: bool,
+) -> Result<HashSet<BatchId>, StoreError> {
+    fn column<T>(batches: &[&NewBatch], get: impl Fn(&NewBatch) -> T) -> Vec<T> {
+        batches.iter().map(|b| get(b)).collect()
+    }
+    if batches.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let inserted = sqlx::query_file_scalar!(
+        "queries/batches/insert_batches.sql",
+        &column(batches, |b| b.id.as_uuid()),
+        &column(batches, |b| b.task_id.as_uuid()),
+        &column(batches, |b| b.namespace.to_string()),
+        &column(batches, |b| b.batchable_step.as_uuid()),
+        &column(batches, |b| b.worker_template.clone()),
+        &column(batches, |b| b.queue.clone()),
+        &column(batches, |b| i16::from(b.priority)),
+        &column(batches, |b| b.is_no_op),
+        &column(batches, |b| b.expected as i32),
+        sealed,
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    Ok(inserted.into_iter().map(BatchId::from_uuid).collect())
+}
+
+/// The analyzers of sealed batches give their place in the count of active steps to their batch,
+/// and release their own children.
+async fn settle_sealed(tx: &mut Tx, steps: &BTreeMap<Uuid, BatchId>) -> Result<Sealed, StoreError> {
+    let mut sealed = Sealed::default();
+    if steps.is_empty() {
+        return Ok(sealed);
+    }
+    let ids: Vec<Uuid> = steps.keys().copied().collect();
+    let settled = sqlx::query_scalar!(
+        "update tasker.steps set unsettled = false
+         where id = any($1::uuid[]) and unsettled returning id",
+        &ids
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    let mut deltas = TaskDeltas::default();
+    sealed.batches = settled.iter().filter_map(|id| steps.get(id).copied()).collect();
+    sealed.ready = release_children(tx, &settled, &mut deltas).await?;
+    sealed.finished_tasks = deltas.apply(tx).await?;
+    Ok(sealed)
+}
+
+/// Members of the pages that begin at `from`, up to about `limit` of them.
+async fn read_pages(
+    tx: &mut Tx,
+    step_id: StepId,
+    attempt: u32,
+    worker_template: &str,
+    (from, limit): (u32, u32),
+) -> Result<Vec<NewMember>, StoreError> {
+    let pages = sqlx::query_scalar!(
+        r#"select cursors::text as "cursors!" from tasker.cursor_pages
+           where step_id = $1 and attempt = $2 and total - count >= $3
+             and (total <= $3 + $4 or total - count = $3)
+           order by page"#,
+        step_id.as_uuid(),
+        attempt as i32,
+        from as i32,
+        limit as i32,
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    let mut members = Vec::new();
+    for page in pages {
+        let cursors: Vec<&serde_json::value::RawValue> =
+            serde_json::from_str(&page).map_err(|e| StoreError::stored("cursor page", e))?;
+        for cursor in cursors {
+            let config: CursorConfig =
+                serde_json::from_str(cursor.get()).map_err(|e| StoreError::stored("cursor", e))?;
+            members.push(NewMember {
+                name: tasker_messages::cursor::member_name(worker_template, &config.batch_id),
+                cursor_json: cursor.get().to_owned(),
+            });
+        }
+    }
+    Ok(members)
+}

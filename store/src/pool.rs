@@ -1,0 +1,118 @@
+//! Connections and transactions.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{PgPool, Postgres, Transaction};
+use tasker_config::Database;
+
+use crate::StoreError;
+use crate::templates::TemplateCache;
+
+/// The database. Clones share their connections.
+///
+/// Its functions must run to their end: a caller that may be cancelled runs them in a task of their
+/// own, since a dropped `begin` can leave an open transaction in the pool (sqlx#4385).
+#[derive(Debug, Clone)]
+pub struct Store {
+    /// Transactions that carry steps.
+    pub(crate) hot: PgPool,
+    /// Reads and the API.
+    pub(crate) api: PgPool,
+    pub(crate) templates: Arc<TemplateCache>,
+}
+
+/// How often a transaction that lost against another one is run again.
+const MAX_CONFLICTS: u32 = 5;
+
+impl Store {
+    /// Connects. Time limits are kept by the server, not by the caller.
+    ///
+    /// # Errors
+    /// If the URL is invalid or the server cannot be reached within 30 s.
+    pub async fn connect(settings: &Database) -> Result<Self, StoreError> {
+        let hot = pool(settings, settings.hot_connections, "tasker hot").await?;
+        let api = pool(settings, settings.api_connections, "tasker api").await?;
+        Ok(Self { hot, api, templates: Arc::default() })
+    }
+
+    /// Wraps a pool that exists, for tests of single statements.
+    pub fn from_pool(pool: PgPool) -> Self {
+        Self { hot: pool.clone(), api: pool, templates: Arc::default() }
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query_scalar!("select 1").fetch_one(&self.api).await?;
+        Ok(())
+    }
+
+    /// Closes all connections once they are idle.
+    pub async fn close(&self) {
+        self.hot.close().await;
+        self.api.close().await;
+    }
+}
+
+async fn pool(settings: &Database, size: u32, name: &str) -> Result<PgPool, StoreError> {
+    let options: PgConnectOptions = settings.url.parse()?;
+    let limit = |ms: u64| format!("{ms}ms");
+    let options = options.application_name(name).statement_cache_capacity(256).options([
+        ("statement_timeout", limit(settings.statement_timeout_ms)),
+        ("lock_timeout", limit(settings.lock_timeout_ms)),
+        ("idle_in_transaction_session_timeout", limit(settings.idle_in_transaction_timeout_ms)),
+        // Plans of statements over arrays do not depend on the values; planning each one again
+        // costs more than it gains.
+        ("plan_cache_mode", "force_generic_plan".to_owned()),
+        ("jit", "off".to_owned()),
+    ]);
+    let pool = PgPoolOptions::new()
+        .max_connections(size)
+        .min_connections(1)
+        .acquire_timeout(Duration::from_secs(30))
+        .connect_with(options)
+        .await?;
+    Ok(pool)
+}
+
+/// Brings the schema of a database up to date.
+///
+/// # Errors
+/// If the database cannot be reached or holds a newer schema.
+pub async fn migrate(url: &str) -> Result<(), StoreError> {
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(Duration::from_secs(30))
+        .connect(url)
+        .await?;
+    sqlx::migrate!().run(&pool).await?;
+    pool.close().await;
+    Ok(())
+}
+
+pub(crate) type Tx = Transaction<'static, Postgres>;
+
+/// Ends a transaction. An error means that nobody knows whether it happened.
+pub(crate) async fn commit(tx: Tx) -> Result<(), StoreError> {
+    tx.commit().await.map_err(StoreError::CommitUnknown)
+}
+
+/// Runs a transaction again when it lost against another one (deadlock, serialisation).
+pub(crate) async fn retry_conflicts<T, F>(mut run: impl FnMut() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let mut conflicts = 0;
+    loop {
+        match run().await {
+            Err(error) if error.is_conflict() && conflicts < MAX_CONFLICTS => {
+                conflicts += 1;
+                metrics::counter!("tasker_store_conflicts_total").increment(1);
+                tokio::time::sleep(Duration::from_millis(u64::from(7 * conflicts))).await;
+            }
+            result => return result,
+        }
+    }
+}

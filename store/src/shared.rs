@@ -1,0 +1,251 @@
+//! The shared part of steps: what all dispatches of one template step in one task have in common.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use serde_json::Value;
+use tasker_messages::{
+    BatchId, BatchMetadata, BatchSummary, DependencyResult, GetResult, Namespace, SharedStep,
+    StepKind, StoredResult, TaskId, TemplateId,
+};
+use tasker_workflow::{StepTemplate, Template};
+use uuid::Uuid;
+
+use crate::{Store, StoreError};
+
+/// What a shared part is found under: task and step of the template.
+pub(crate) type SharedKey = (TaskId, String);
+
+/// A dependency result above this size is read on demand.
+const MAX_DEPENDENCY_BYTES: i32 = 262_144;
+
+struct TaskRow {
+    context: Value,
+    template: Arc<Template>,
+}
+
+struct Dependency {
+    name: String,
+    state: String,
+    bytes: i32,
+    result: Option<String>,
+    error: Option<String>,
+}
+
+impl Store {
+    /// Reads the shared parts of several template steps, set-based. Keys of unknown tasks or steps
+    /// are left out.
+    pub async fn load_shared(
+        &self,
+        namespace: &Namespace,
+        keys: &[SharedKey],
+    ) -> Result<HashMap<SharedKey, SharedStep>, StoreError> {
+        let tasks = self.load_task_rows(namespace, keys).await?;
+        let mut wanted = Vec::new();
+        let mut joined = Vec::new();
+        for (task, name) in keys {
+            let Some(row) = tasks.get(task) else { continue };
+            let Some((_, step)) = row.template.step(name) else { continue };
+            for dependency in &step.dependencies {
+                match row.template.step(dependency.as_str()) {
+                    Some((_, d)) if d.kind == StepKind::BatchWorker => joined.push(task.as_uuid()),
+                    _ => wanted.push((task.as_uuid(), dependency.to_string())),
+                }
+            }
+            if step.kind == StepKind::BatchWorker {
+                joined.push(task.as_uuid());
+            }
+            // An aggregator also sees what the analyzers said.
+            wanted.extend(analyzers(&row.template, step).map(|name| (task.as_uuid(), name)));
+        }
+        let dependencies = self.load_dependencies(wanted).await?;
+        let batches = self.load_batches_of(&joined).await?;
+        let mut shared = HashMap::with_capacity(keys.len());
+        for key in keys {
+            let Some(row) = tasks.get(&key.0) else { continue };
+            let Some((_, step)) = row.template.step(&key.1) else { continue };
+            let none = Vec::new();
+            let all = dependencies.get(&key.0).unwrap_or(&none);
+            let summaries = batches.get(&key.0).map_or(&[][..], Vec::as_slice);
+            shared.insert(key.clone(), assemble(row, step, all, summaries)?);
+        }
+        Ok(shared)
+    }
+
+    async fn load_task_rows(
+        &self,
+        namespace: &Namespace,
+        keys: &[SharedKey],
+    ) -> Result<HashMap<TaskId, TaskRow>, StoreError> {
+        let mut ids: Vec<Uuid> = keys.iter().map(|(task, _)| task.as_uuid()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let rows = sqlx::query!(
+            r#"select id, template_id, context::text as "context!" from tasker.tasks
+               where id = any($1::uuid[]) and namespace = $2"#,
+            &ids,
+            namespace.as_str(),
+        )
+        .fetch_all(&self.hot)
+        .await?;
+        let mut tasks = HashMap::with_capacity(rows.len());
+        for row in rows {
+            let context = serde_json::from_str(&row.context);
+            tasks.insert(
+                TaskId::from_uuid(row.id),
+                TaskRow {
+                    context: context.map_err(|e| StoreError::stored("context", e))?,
+                    template: self.template(TemplateId::from_uuid(row.template_id)).await?,
+                },
+            );
+        }
+        Ok(tasks)
+    }
+
+    async fn load_dependencies(
+        &self,
+        wanted: Vec<(Uuid, String)>,
+    ) -> Result<HashMap<TaskId, Vec<Dependency>>, StoreError> {
+        let mut found: HashMap<TaskId, Vec<Dependency>> = HashMap::new();
+        if wanted.is_empty() {
+            return Ok(found);
+        }
+        let (tasks, names): (Vec<Uuid>, Vec<String>) = wanted.into_iter().unzip();
+        let rows = sqlx::query_file!(
+            "queries/dispatch/dependencies.sql",
+            &tasks,
+            &names,
+            MAX_DEPENDENCY_BYTES
+        )
+        .fetch_all(&self.hot)
+        .await?;
+        for row in rows {
+            found.entry(TaskId::from_uuid(row.task_id)).or_default().push(Dependency {
+                name: row.name,
+                state: row.state,
+                bytes: row.bytes,
+                result: row.result,
+                error: row.error,
+            });
+        }
+        Ok(found)
+    }
+
+    async fn load_batches_of(
+        &self,
+        tasks: &[Uuid],
+    ) -> Result<HashMap<TaskId, Vec<BatchSummary>>, StoreError> {
+        let mut found: HashMap<TaskId, Vec<BatchSummary>> = HashMap::new();
+        if tasks.is_empty() {
+            return Ok(found);
+        }
+        let rows = sqlx::query!(
+            r#"select b.id, b.task_id, s.name as batchable_step, b.worker_template, b.is_no_op,
+                      b.expected, b.succeeded, b.failed, b.state::text as "state!"
+               from tasker.batches b
+               join tasker.steps s on s.id = b.batchable_step_id
+               where b.task_id = any($1::uuid[])
+               order by b.id"#,
+            tasks
+        )
+        .fetch_all(&self.hot)
+        .await?;
+        for row in rows {
+            found.entry(TaskId::from_uuid(row.task_id)).or_default().push(BatchSummary {
+                batch_id: BatchId::from_uuid(row.id),
+                batchable_step: row.batchable_step,
+                worker_template: row.worker_template,
+                is_no_op: row.is_no_op,
+                worker_count: row.expected as u32,
+                succeeded: row.succeeded as u32,
+                failed: row.failed as u32,
+                state: row.state.parse().map_err(|e| StoreError::stored("batch state", e))?,
+            });
+        }
+        Ok(found)
+    }
+
+    /// Reads the result of one ended step that is not a member of a batch.
+    pub async fn load_result(
+        &self,
+        namespace: &Namespace,
+        request: &GetResult,
+    ) -> Result<Option<StoredResult>, StoreError> {
+        let row = sqlx::query_scalar!(
+            r#"select o.result::text from tasker.steps s
+               left join tasker.outcomes o on o.step_id = s.id
+               where s.task_id = $1 and s.name = $2 and s.namespace = $3 and s.batch_id is null"#,
+            request.task_id.as_uuid(),
+            request.name,
+            namespace.as_str(),
+        )
+        .fetch_optional(&self.hot)
+        .await?;
+        let Some(result) = row else { return Ok(None) };
+        let result = result.map(serde_json::value::RawValue::from_string).transpose();
+        Ok(Some(StoredResult { result: result.map_err(|e| StoreError::stored("result", e))? }))
+    }
+}
+
+/// The analyzers of the batches that a convergence joins.
+fn analyzers<'a>(
+    template: &'a Template,
+    step: &'a StepTemplate,
+) -> impl Iterator<Item = String> + 'a {
+    step.dependencies
+        .iter()
+        .filter(|_| step.kind == StepKind::DeferredConvergence)
+        .filter_map(|name| template.batchable_of(name.as_str()))
+        .map(|batchable| batchable.name.to_string())
+}
+
+fn assemble(
+    row: &TaskRow,
+    step: &StepTemplate,
+    all: &[Dependency],
+    batches: &[BatchSummary],
+) -> Result<SharedStep, StoreError> {
+    let analyzers: Vec<String> = analyzers(&row.template, step).collect();
+    let mut dependencies = BTreeMap::new();
+    for dependency in all {
+        let declared = step.dependencies.iter().any(|name| name.as_str() == dependency.name);
+        if declared || analyzers.contains(&dependency.name) {
+            dependencies.insert(dependency.name.clone(), result_of(dependency)?);
+        }
+    }
+    let batchable = row.template.batchable_of(step.name.as_str());
+    let batch = batchable.and_then(|b| b.batch.as_ref()).map(|config| BatchMetadata {
+        checkpoint_interval: 0,
+        cursor_field: config.cursor_field.clone(),
+        failure_strategy: config.failure_strategy,
+    });
+    Ok(SharedStep {
+        kind: step.kind,
+        callable: step.handler.callable.clone(),
+        queue: step.handler.queue.clone(),
+        config: step.handler.config.clone(),
+        context: row.context.clone(),
+        timeout_ms: step.timeout_ms,
+        max_attempts: step.retry.max_attempts,
+        dependencies,
+        batch: batchable.map(|_| batch.unwrap_or_default()),
+        is_no_op: batches.iter().any(|b| b.worker_template == step.name.as_str() && b.is_no_op),
+        batches: batches
+            .iter()
+            .filter(|b| step.dependencies.iter().any(|name| name.as_str() == b.worker_template))
+            .cloned()
+            .collect(),
+    })
+}
+
+fn result_of(dependency: &Dependency) -> Result<DependencyResult, StoreError> {
+    let Some(result) = &dependency.result else {
+        if dependency.state == "complete" {
+            return Ok(DependencyResult::TooLarge { bytes: dependency.bytes as u64 });
+        }
+        let error = dependency.error.as_deref().unwrap_or("cancelled");
+        return Ok(DependencyResult::Failed(error.to_owned()));
+    };
+    let value = serde_json::from_str(result).map_err(|e| StoreError::stored("result", e))?;
+    Ok(DependencyResult::Result(value))
+}

@@ -1,0 +1,260 @@
+//! Acceptance of tasks: task, steps and edges in one transaction, many tasks at a time.
+
+use std::collections::{HashMap, HashSet};
+
+use tasker_messages::{StepId, TaskId, TaskRequest, TemplateId};
+use tasker_workflow::{SubmissionPlan, Template};
+use uuid::Uuid;
+
+use crate::pool::{Tx, commit, retry_conflicts};
+use crate::{Store, StoreError};
+
+/// A task that is to be stored.
+#[derive(Debug, Clone)]
+pub struct NewTask {
+    /// Made by the caller.
+    pub id: TaskId,
+    /// What was asked for.
+    pub request: TaskRequest,
+    /// Tells whether two requests with one idempotency key are the same.
+    pub request_hash: [u8; 32],
+    /// The version it runs.
+    pub template_id: TemplateId,
+    /// The version it runs, parsed.
+    pub template: std::sync::Arc<Template>,
+    /// The steps that exist from the beginning.
+    pub plan: SubmissionPlan,
+    /// Ids of the plan's steps, in its order, made by the caller.
+    pub step_ids: Vec<StepId>,
+}
+
+/// What became of a submission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SubmitVerdict {
+    /// A task was made.
+    Created,
+    /// The idempotency key found a task made by the same request.
+    Existing(TaskId),
+    /// The idempotency key found a task made by a different request.
+    Conflict(TaskId),
+}
+
+impl Store {
+    /// Stores a set of tasks: all of it or, on error, nothing. One verdict per task, in order.
+    pub async fn insert_tasks(&self, tasks: &[NewTask]) -> Result<Vec<SubmitVerdict>, StoreError> {
+        retry_conflicts(|| self.insert_tasks_once(tasks)).await
+    }
+
+    async fn insert_tasks_once(&self, tasks: &[NewTask]) -> Result<Vec<SubmitVerdict>, StoreError> {
+        let mut tx = self.hot.begin().await?;
+        let created = insert_task_rows(&mut tx, tasks).await?;
+        let new: Vec<&NewTask> = tasks.iter().filter(|t| created.contains(&t.id)).collect();
+        insert_step_rows(&mut tx, &new).await?;
+        insert_edge_rows(&mut tx, &new).await?;
+        let found = find_by_key(&mut tx, tasks, &created).await?;
+        commit(tx).await?;
+        let verdict = |task: &NewTask| {
+            if created.contains(&task.id) {
+                return SubmitVerdict::Created;
+            }
+            let key = (task.request.namespace.as_str(), task.request.idempotency_key.as_deref());
+            match found.get(&key) {
+                Some((id, hash)) if hash[..] == task.request_hash => SubmitVerdict::Existing(*id),
+                Some((id, _)) => SubmitVerdict::Conflict(*id),
+                // Only the key can have stood in the way, and no path removes a task with a key.
+                None => SubmitVerdict::Conflict(task.id),
+            }
+        };
+        Ok(tasks.iter().map(verdict).collect())
+    }
+}
+
+async fn insert_task_rows(tx: &mut Tx, tasks: &[NewTask]) -> Result<HashSet<TaskId>, StoreError> {
+    fn column<'a, T>(tasks: &'a [NewTask], get: impl Fn(&'a NewTask) -> T) -> Vec<T> {
+        tasks.iter().map(get).collect()
+    }
+    let text = |get: fn(&TaskRequest) -> &Option<String>| -> Vec<Option<String>> {
+        tasks.iter().map(|t| get(&t.request).clone()).collect()
+    };
+    let created = sqlx::query_file_scalar!(
+        "queries/submit/insert_tasks.sql",
+        &column(tasks, |t| t.id.as_uuid()),
+        &column(tasks, |t| t.request.namespace.to_string()),
+        &column(tasks, |t| t.template_id.as_uuid()),
+        &column(tasks, |t| i16::from(t.request.priority)),
+        &column(tasks, |t| t.request.context.to_string()),
+        &text(|r| &r.idempotency_key) as &[Option<String>],
+        &column(tasks, |t| t.request_hash.to_vec()),
+        &text(|r| &r.initiator) as &[Option<String>],
+        &text(|r| &r.source_system) as &[Option<String>],
+        &text(|r| &r.reason) as &[Option<String>],
+        &column(tasks, |t| serde_json::Value::from(t.request.tags.clone()).to_string()),
+        &text(|r| &r.correlation_id) as &[Option<String>],
+        &text(|r| &r.parent_correlation_id) as &[Option<String>],
+        &column(tasks, |t| t.plan.active as i32),
+        &column(tasks, |t| t.plan.pending as i32),
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    Ok(created.into_iter().map(TaskId::from_uuid).collect())
+}
+
+async fn insert_step_rows(tx: &mut Tx, tasks: &[&NewTask]) -> Result<(), StoreError> {
+    let mut rows = StepRows::default();
+    for task in tasks {
+        for (planned, &id) in task.plan.steps.iter().zip(&task.step_ids) {
+            let step = &task.template.steps[planned.step];
+            rows.push(NewStepRow {
+                id,
+                task_id: task.id,
+                namespace: task.request.namespace.as_str(),
+                name: step.name.as_str(),
+                kind: step.kind.as_str(),
+                ready: planned.ready,
+                pending_parents: planned.pending_parents,
+                unsettled: planned.unsettled,
+                queue: step.handler.queue.as_str(),
+            });
+        }
+    }
+    rows.insert(tx).await?;
+    Ok(())
+}
+
+async fn insert_edge_rows(tx: &mut Tx, tasks: &[&NewTask]) -> Result<(), StoreError> {
+    let mut edges = Vec::new();
+    for task in tasks {
+        let ids: HashMap<&str, StepId> = task
+            .plan
+            .steps
+            .iter()
+            .zip(&task.step_ids)
+            .map(|(p, &id)| (task.template.steps[p.step].name.as_str(), id))
+            .collect();
+        for (planned, &child) in task.plan.steps.iter().zip(&task.step_ids) {
+            edges.extend(
+                planned.parents.iter().filter_map(|p| Some((*ids.get(p.as_str())?, child))),
+            );
+        }
+    }
+    insert_edges(tx, &edges).await
+}
+
+/// Inserts edges from parent to child.
+pub(crate) async fn insert_edges(
+    tx: &mut Tx,
+    edges: &[(StepId, StepId)],
+) -> Result<(), StoreError> {
+    if edges.is_empty() {
+        return Ok(());
+    }
+    let (parents, children): (Vec<Uuid>, Vec<Uuid>) =
+        edges.iter().map(|(p, c)| (p.as_uuid(), c.as_uuid())).unzip();
+    sqlx::query!(
+        "insert into tasker.step_edges (parent_id, child_id)
+         select * from unnest($1::uuid[], $2::uuid[]) on conflict do nothing",
+        &parents,
+        &children,
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// A step that is not a member of a batch.
+pub(crate) struct NewStepRow<'a> {
+    pub(crate) id: StepId,
+    pub(crate) task_id: TaskId,
+    pub(crate) namespace: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) kind: &'a str,
+    pub(crate) ready: bool,
+    pub(crate) pending_parents: u32,
+    pub(crate) unsettled: bool,
+    pub(crate) queue: &'a str,
+}
+
+/// Columns of steps that are to be inserted.
+#[derive(Default)]
+pub(crate) struct StepRows {
+    ids: Vec<Uuid>,
+    task_ids: Vec<Uuid>,
+    namespaces: Vec<String>,
+    names: Vec<String>,
+    kinds: Vec<String>,
+    ready: Vec<bool>,
+    pending_parents: Vec<i32>,
+    unsettled: Vec<bool>,
+    queues: Vec<String>,
+}
+
+impl StepRows {
+    pub(crate) fn push(&mut self, row: NewStepRow<'_>) {
+        self.ids.push(row.id.as_uuid());
+        self.task_ids.push(row.task_id.as_uuid());
+        self.namespaces.push(row.namespace.to_owned());
+        self.names.push(row.name.to_owned());
+        self.kinds.push(row.kind.to_owned());
+        self.ready.push(row.ready);
+        self.pending_parents.push(row.pending_parents as i32);
+        self.unsettled.push(row.unsettled);
+        self.queues.push(row.queue.to_owned());
+    }
+
+    /// Inserts the steps whose name the task does not have yet; returns those inserted.
+    pub(crate) async fn insert(self, tx: &mut Tx) -> Result<Vec<StepId>, StoreError> {
+        if self.ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let inserted = sqlx::query_file_scalar!(
+            "queries/submit/insert_steps.sql",
+            &self.ids,
+            &self.task_ids,
+            &self.namespaces,
+            &self.names,
+            &self.kinds,
+            &self.ready,
+            &self.pending_parents,
+            &self.unsettled,
+            &self.queues,
+        )
+        .fetch_all(&mut **tx)
+        .await?;
+        Ok(inserted.into_iter().map(StepId::from_uuid).collect())
+    }
+}
+
+type ByKey<'a> = HashMap<(&'a str, Option<&'a str>), (TaskId, Vec<u8>)>;
+
+/// The tasks that stood in the way of those that were not created.
+async fn find_by_key<'a>(
+    tx: &mut Tx,
+    tasks: &'a [NewTask],
+    created: &HashSet<TaskId>,
+) -> Result<ByKey<'a>, StoreError> {
+    let missing: Vec<&NewTask> = tasks.iter().filter(|t| !created.contains(&t.id)).collect();
+    if missing.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let namespaces: Vec<String> = missing.iter().map(|t| t.request.namespace.to_string()).collect();
+    let keys: Vec<String> =
+        missing.iter().map(|t| t.request.idempotency_key.clone().unwrap_or_default()).collect();
+    let rows = sqlx::query!(
+        r#"select k.n as "n!", t.id, t.request_hash
+           from unnest($1::text[], $2::text[]) with ordinality as k(namespace, key, n)
+           join tasker.tasks t on t.namespace = k.namespace and t.idempotency_key = k.key"#,
+        &namespaces,
+        &keys,
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    let mut found = HashMap::new();
+    for row in rows {
+        let Some(task) = usize::try_from(row.n - 1).ok().and_then(|n| missing.get(n)) else {
+            continue;
+        };
+        let key = (task.request.namespace.as_str(), task.request.idempotency_key.as_deref());
+        found.insert(key, (TaskId::from_uuid(row.id), row.request_hash));
+    }
+    Ok(found)
+}

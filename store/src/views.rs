@@ -1,0 +1,328 @@
+//! Reads for the API and for `tasker.task.get`.
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+use tasker_messages::{
+    BatchId, BatchMetadata, BatchView, BatchWorkerInputs, CursorConfig, GetMembers, MemberResult,
+    MembersPage, Namespace, ResultMetadata, StepFailure, StepId, StepPage, StepResults, StepState,
+    StepView, TaskId, TaskList, TaskState, TaskSummary, TaskView,
+};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use uuid::Uuid;
+
+use crate::{Store, StoreError};
+
+pub(crate) fn rfc3339(at: OffsetDateTime) -> String {
+    // Years beyond 9999 cannot be written; the database's clock does not make them.
+    at.format(&Rfc3339).unwrap_or_default()
+}
+
+fn parse<T: std::str::FromStr>(what: &'static str, text: &str) -> Result<T, StoreError>
+where
+    T::Err: ToString,
+{
+    text.parse().map_err(|e: T::Err| StoreError::stored(what, e))
+}
+
+fn raw(text: String) -> Result<Box<RawValue>, StoreError> {
+    RawValue::from_string(text).map_err(|e| StoreError::stored("json", e))
+}
+
+fn failure(text: Option<String>) -> Result<Option<StepFailure>, StoreError> {
+    let failure = text.map(|t| serde_json::from_str(&t)).transpose();
+    failure.map_err(|e| StoreError::stored("error", e))
+}
+
+/// A step and its outcome as one row.
+struct StepRow {
+    id: Uuid,
+    name: String,
+    kind: String,
+    live_state: String,
+    unsettled: bool,
+    attempt: i32,
+    batch_id: Option<Uuid>,
+    cursor: Option<String>,
+    is_no_op: Option<bool>,
+    outcome: Option<String>,
+    outcome_attempt: Option<i32>,
+    result: Option<String>,
+    error: Option<String>,
+    worker: Option<Uuid>,
+    execution_ms: Option<i32>,
+    ended_at: Option<OffsetDateTime>,
+}
+
+impl StepRow {
+    fn state(&self) -> Result<StepState, StoreError> {
+        match &self.outcome {
+            Some(outcome)
+                if outcome == "complete" && self.unsettled && self.kind == "batchable" =>
+            {
+                Ok(StepState::Expanding)
+            }
+            Some(outcome) => parse("step state", outcome),
+            None => parse("step state", &self.live_state),
+        }
+    }
+
+    fn view(self) -> Result<StepView, StoreError> {
+        let state = self.state()?;
+        let kind = parse("step kind", &self.kind)?;
+        let inputs = match &self.cursor {
+            Some(text) => inputs(text, self.is_no_op.unwrap_or(false))?,
+            None => Value::Null,
+        };
+        let results = match (&self.outcome, self.ended_at) {
+            (Some(outcome), Some(at)) => Some(StepResults {
+                success: outcome == "complete",
+                result: self.result.map(raw).transpose()?,
+                error: failure(self.error)?,
+                metadata: ResultMetadata {
+                    execution_time_ms: self.execution_ms.unwrap_or(0) as u32,
+                    completed_at: rfc3339(at),
+                    worker_id: self.worker.map(|w| w.to_string()),
+                    attempt: self.outcome_attempt.unwrap_or(0) as u32,
+                },
+            }),
+            _ => None,
+        };
+        Ok(StepView {
+            id: StepId::from_uuid(self.id),
+            name: self.name,
+            kind,
+            state,
+            attempt: self.attempt as u32,
+            batch_id: self.batch_id.map(BatchId::from_uuid),
+            inputs,
+            results,
+        })
+    }
+}
+
+fn inputs(cursor: &str, is_no_op: bool) -> Result<Value, StoreError> {
+    let cursor: CursorConfig =
+        serde_json::from_str(cursor).map_err(|e| StoreError::stored("cursor", e))?;
+    let inputs = BatchWorkerInputs { cursor, batch_metadata: BatchMetadata::default(), is_no_op };
+    serde_json::to_value(inputs).map_err(|e| StoreError::stored("inputs", e))
+}
+
+impl Store {
+    /// A task with its steps; members of larger batches are left out.
+    pub async fn view_task(
+        &self,
+        id: TaskId,
+        namespace: Option<&Namespace>,
+    ) -> Result<Option<TaskView>, StoreError> {
+        let row = sqlx::query_file!(
+            "queries/views/task.sql",
+            id.as_uuid(),
+            namespace.map(Namespace::as_str)
+        )
+        .fetch_optional(&self.api)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let batches = self.view_batches(id).await?;
+        let steps = sqlx::query_file_as!(
+            StepRow,
+            "queries/views/steps_of_task.sql",
+            id.as_uuid(),
+            TaskView::MAX_LISTED_MEMBERS as i32,
+        )
+        .fetch_all(&self.api)
+        .await?;
+        Ok(Some(TaskView {
+            id,
+            namespace: parse("namespace", &row.namespace)?,
+            name: row.name,
+            version: row.version,
+            state: parse("task state", &row.state)?,
+            priority: row.priority as i8,
+            error: failure(row.error)?,
+            created_at: rfc3339(row.created_at),
+            finished_at: row.finished_at.map(rfc3339),
+            context: raw(row.context)?,
+            steps: steps.into_iter().map(StepRow::view).collect::<Result<_, _>>()?,
+            batches,
+        }))
+    }
+
+    /// A task in numbers, for progress displays.
+    pub async fn summarize_task(&self, id: TaskId) -> Result<Option<TaskSummary>, StoreError> {
+        let row = sqlx::query_file!("queries/views/task.sql", id.as_uuid(), None::<&str>)
+            .fetch_optional(&self.api)
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(Some(TaskSummary {
+            id,
+            namespace: parse("namespace", &row.namespace)?,
+            name: row.name,
+            version: row.version,
+            state: parse("task state", &row.state)?,
+            created_at: rfc3339(row.created_at),
+            finished_at: row.finished_at.map(rfc3339),
+            batches: self.view_batches(id).await?,
+        }))
+    }
+
+    /// The batches of a task that are sealed or being expanded.
+    async fn view_batches(&self, task: TaskId) -> Result<Vec<BatchView>, StoreError> {
+        let rows = sqlx::query!(
+            r#"select b.id, s.name as batchable_step, b.worker_template, b.state::text as "state!",
+                      b.expected, b.published_upto, b.succeeded, b.failed, b.remaining, b.is_no_op
+               from tasker.batches b
+               join tasker.steps s on s.id = b.batchable_step_id
+               where b.task_id = $1 order by b.id"#,
+            task.as_uuid()
+        )
+        .fetch_all(&self.api)
+        .await?;
+        let mut batches = Vec::with_capacity(rows.len());
+        for row in rows {
+            batches.push(BatchView {
+                id: BatchId::from_uuid(row.id),
+                batchable_step: row.batchable_step,
+                worker_template: row.worker_template,
+                state: parse("batch state", &row.state)?,
+                expected: row.expected as u32,
+                published: row.published_upto as u32,
+                succeeded: row.succeeded as u32,
+                failed: row.failed as u32,
+                remaining: row.remaining as u32,
+                is_no_op: row.is_no_op,
+            });
+        }
+        Ok(batches)
+    }
+
+    /// Whether these tasks have ended, and how; those that have not are left out.
+    pub async fn ended_tasks(
+        &self,
+        ids: &[TaskId],
+    ) -> Result<Vec<(TaskId, TaskState)>, StoreError> {
+        let ids: Vec<Uuid> = ids.iter().map(|t| t.as_uuid()).collect();
+        let rows = sqlx::query!(
+            r#"select id, state::text as "state!" from tasker.tasks
+               where id = any($1::uuid[]) and finished_at is not null"#,
+            &ids
+        )
+        .fetch_all(&self.api)
+        .await?;
+        rows.into_iter()
+            .map(|row| Ok((TaskId::from_uuid(row.id), parse("task state", &row.state)?)))
+            .collect()
+    }
+
+    /// A page of tasks, newest first.
+    pub async fn list_tasks(
+        &self,
+        namespace: Option<&Namespace>,
+        state: Option<TaskState>,
+        after: Option<TaskId>,
+        limit: u32,
+    ) -> Result<TaskList, StoreError> {
+        let rows = sqlx::query_file!(
+            "queries/views/list_tasks.sql",
+            namespace.map(Namespace::as_str),
+            state.map(TaskState::as_str),
+            after.map(TaskId::as_uuid),
+            i64::from(limit),
+        )
+        .fetch_all(&self.api)
+        .await?;
+        let mut tasks = Vec::with_capacity(rows.len());
+        for row in rows {
+            tasks.push(TaskSummary {
+                id: TaskId::from_uuid(row.id),
+                namespace: parse("namespace", &row.namespace)?,
+                name: row.name,
+                version: row.version,
+                state: parse("task state", &row.state)?,
+                created_at: rfc3339(row.created_at),
+                finished_at: row.finished_at.map(rfc3339),
+                batches: Vec::new(),
+            });
+        }
+        let full = tasks.len() as u32 == limit;
+        let next = tasks.last().filter(|_| full).map(|task| task.id);
+        Ok(TaskList { tasks, next })
+    }
+
+    /// A page of a task's steps: those that are not members first, then members by batch and
+    /// ordinal. `None` if there is no such task.
+    pub async fn list_steps(
+        &self,
+        task: TaskId,
+        after: Option<StepId>,
+        limit: u32,
+    ) -> Result<Option<StepPage>, StoreError> {
+        let exists = sqlx::query_scalar!(
+            r#"select exists (select from tasker.tasks where id = $1) as "exists!""#,
+            task.as_uuid()
+        )
+        .fetch_one(&self.api)
+        .await?;
+        if !exists {
+            return Ok(None);
+        }
+        let rows = sqlx::query_file_as!(
+            StepRow,
+            "queries/views/list_steps.sql",
+            task.as_uuid(),
+            after.map(StepId::as_uuid),
+            i64::from(limit),
+        )
+        .fetch_all(&self.api)
+        .await?;
+        let full = rows.len() as u32 == limit;
+        let steps: Vec<StepView> = rows.into_iter().map(StepRow::view).collect::<Result<_, _>>()?;
+        let next = steps.last().filter(|_| full).map(|step| step.id);
+        Ok(Some(StepPage { steps, next }))
+    }
+
+    /// A page of a batch's members with their outcomes, in ordinal order, bounded in number and in
+    /// bytes. `None` if there is no such batch in the namespace.
+    pub async fn members_page(
+        &self,
+        namespace: &Namespace,
+        request: &GetMembers,
+        max_members: u32,
+        max_bytes: usize,
+    ) -> Result<Option<MembersPage>, StoreError> {
+        let expected = sqlx::query_scalar!(
+            "select expected from tasker.batches where id = $1 and namespace = $2",
+            request.batch_id.as_uuid(),
+            namespace.as_str(),
+        )
+        .fetch_optional(&self.hot)
+        .await?;
+        let Some(expected) = expected.map(|n| n as u32) else { return Ok(None) };
+        let limit = request.limit.clamp(1, max_members);
+        let upto = request.from.saturating_add(limit).min(expected);
+        let mut page = MembersPage { members: Vec::new(), next: None };
+        if request.from >= upto {
+            return Ok(Some(page));
+        }
+        let rows = sqlx::query_file!(
+            "queries/views/members.sql",
+            request.batch_id.member(request.from).as_uuid(),
+            request.batch_id.member(upto - 1).as_uuid(),
+            max_bytes as i64,
+        )
+        .fetch_all(&self.hot)
+        .await?;
+        for row in rows {
+            page.members.push(MemberResult {
+                ordinal: StepId::from_uuid(row.id).ordinal(),
+                name: row.name,
+                state: parse("step state", &row.state)?,
+                result: row.result.map(raw).transpose()?,
+                error: failure(row.error)?,
+            });
+        }
+        let end = page.members.last().map_or(upto, |m| m.ordinal + 1);
+        page.next = (end < expected).then_some(end);
+        Ok(Some(page))
+    }
+}

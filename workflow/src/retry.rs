@@ -1,0 +1,148 @@
+//! When a failed step runs again.
+
+use std::fmt;
+use std::str::FromStr;
+
+use tasker_messages::StepFailure;
+
+/// How a step is retried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// Whether it runs again at all.
+    pub retryable: bool,
+    /// How often it runs at most, the first run included.
+    pub max_attempts: u32,
+    /// How the pause between attempts grows.
+    pub backoff: Backoff,
+    /// The first pause in milliseconds.
+    pub base_ms: u64,
+    /// The longest pause in milliseconds.
+    pub max_ms: u64,
+    /// Whether a pause is shortened by up to a half, so that steps that failed together do not come
+    /// back together.
+    pub jitter: bool,
+}
+
+impl Default for RetryPolicy {
+    /// Three runs with pauses of about one and two seconds.
+    fn default() -> Self {
+        Self {
+            retryable: true,
+            max_attempts: 3,
+            backoff: Backoff::Exponential,
+            base_ms: 1_000,
+            max_ms: 60_000,
+            jitter: true,
+        }
+    }
+}
+
+/// How the pause between attempts grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backoff {
+    /// No pause.
+    None,
+    /// 1, 2, 3, 4 … times the base.
+    Linear,
+    /// 1, 2, 4, 8 … times the base.
+    Exponential,
+    /// 1, 1, 2, 3, 5 … times the base.
+    Fibonacci,
+}
+
+impl Backoff {
+    /// Every value.
+    pub const ALL: &'static [Backoff] =
+        &[Backoff::None, Backoff::Linear, Backoff::Exponential, Backoff::Fibonacci];
+
+    /// The name in templates.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Backoff::None => "none",
+            Backoff::Linear => "linear",
+            Backoff::Exponential => "exponential",
+            Backoff::Fibonacci => "fibonacci",
+        }
+    }
+
+    /// How many times the base the pause before this retry is; the first retry is 0.
+    fn factor(self, retry: u32) -> u64 {
+        match self {
+            Backoff::None => 0,
+            Backoff::Linear => u64::from(retry) + 1,
+            Backoff::Exponential => 1_u64.checked_shl(retry).unwrap_or(u64::MAX),
+            Backoff::Fibonacci => {
+                // The 94th number is the first that does not fit; later ones saturate alike.
+                let pair =
+                    (0..retry.min(100)).fold((1_u64, 1_u64), |(a, b), _| (b, a.saturating_add(b)));
+                pair.0
+            }
+        }
+    }
+}
+
+impl fmt::Display for Backoff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// A backoff's name that does not exist.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown backoff")]
+pub struct UnknownBackoff;
+
+impl FromStr for Backoff {
+    type Err = UnknownBackoff;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::ALL.iter().copied().find(|backoff| backoff.as_str() == name).ok_or(UnknownBackoff)
+    }
+}
+
+/// What follows a failed attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NextAttempt {
+    /// It runs again.
+    Retry {
+        /// Not before so many milliseconds from now.
+        delay_ms: u64,
+    },
+    /// The step has failed.
+    Exhausted,
+}
+
+/// The longest pause that a handler can ask for by `retry_after_ms`: a year. A time that far away
+/// is a mistake, and one farther does not fit a timestamp.
+const MAX_DELAY_MS: u64 = 365 * 24 * 3600 * 1000;
+
+/// Decides what follows a failed attempt.
+///
+/// `tries_used` is the budget used up before this failure. `seed` decides the jitter; the same seed
+/// gives the same pause. `retry_after_ms` of the failure is a lower bound, also above `max_ms`.
+pub fn next_attempt(
+    policy: &RetryPolicy,
+    failure: &StepFailure,
+    tries_used: u32,
+    seed: u64,
+) -> NextAttempt {
+    let spent = tries_used.saturating_add(1) >= policy.max_attempts;
+    if spent || !policy.retryable || !failure.retryable {
+        return NextAttempt::Exhausted;
+    }
+    let full = policy.base_ms.saturating_mul(policy.backoff.factor(tries_used)).min(policy.max_ms);
+    let pause = if policy.jitter { full - below(full / 2, seed) } else { full };
+    let delay_ms = pause.max(failure.retry_after_ms.unwrap_or(0)).min(MAX_DELAY_MS);
+    NextAttempt::Retry { delay_ms }
+}
+
+/// A number from 0 to `most`, spread by the finalizer of SplitMix64 (Steele et al., 2014) because
+/// seeds may be neighbours.
+fn below(most: u64, seed: u64) -> u64 {
+    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^= z >> 31;
+    // Scales by the high half of the product; a remainder would prefer small numbers.
+    ((u128::from(z) * (u128::from(most) + 1)) >> 64) as u64
+}

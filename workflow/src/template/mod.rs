@@ -1,0 +1,109 @@
+//! Templates: what a task of a name and version consists of.
+
+mod cycle;
+mod draft;
+mod problems;
+mod read;
+mod read_step;
+mod scalar;
+mod section;
+mod structure;
+mod version;
+mod yaml;
+
+use serde_json::Value;
+use tasker_messages::{FailureStrategy, Namespace, Problem, Queue, StepKind, StepName};
+
+pub use self::version::compare_versions;
+use crate::graph::Graph;
+use crate::retry::RetryPolicy;
+
+/// One version of a template, checked: every rule about its steps holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Template {
+    /// The namespace.
+    pub namespace: Namespace,
+    /// The name.
+    pub name: StepName,
+    /// `MAJOR.MINOR.PATCH` with an optional pre-release.
+    pub version: String,
+    /// What it is for.
+    pub description: Option<String>,
+    /// The steps in the order of the document.
+    pub steps: Vec<StepTemplate>,
+    /// Also keeps others from making a template that was not checked.
+    pub(crate) graph: Graph,
+}
+
+/// One step of a template.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepTemplate {
+    /// The name, unique in the template.
+    pub name: StepName,
+    /// What it is.
+    pub kind: StepKind,
+    /// What it is for.
+    pub description: Option<String>,
+    /// The steps that it waits for. A batch worker stands for all of its instances.
+    pub dependencies: Vec<StepName>,
+    /// What runs it.
+    pub handler: Handler,
+    /// What happens when it fails.
+    pub retry: RetryPolicy,
+    /// How long an attempt may run; `None` is no limit.
+    pub timeout_ms: Option<u64>,
+    /// How a batchable step is split; always on the batchable step, wherever it was written.
+    pub batch: Option<BatchConfig>,
+}
+
+/// What runs a step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Handler {
+    /// The name under which workers register the handler.
+    pub callable: String,
+    /// The handler group whose workers pull the step.
+    pub queue: Queue,
+    /// `initialization` of the template, an object; `null` if there is none.
+    pub config: Value,
+}
+
+/// How a batchable step is split.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct BatchConfig {
+    /// Items in one batch, as the template wishes; the analyzer decides.
+    pub batch_size: Option<u32>,
+    /// Most batches, as the template wishes; the analyzer decides.
+    pub max_workers: Option<u32>,
+    /// The name of the field that the cursors run over; may be empty.
+    pub cursor_field: String,
+    /// The step whose instances run the batches, where the template names it.
+    pub worker_template: Option<StepName>,
+    /// What a failing member does to its batch.
+    pub failure_strategy: FailureStrategy,
+}
+
+impl Template {
+    /// Most bytes of a template's source.
+    pub const MAX_BYTES: usize = yaml::MAX_BYTES;
+
+    /// Most steps of a template.
+    pub const MAX_STEPS: usize = 10_000;
+
+    /// Reads and checks a template in YAML.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, each with its code, field and line. Where YAML itself is
+    /// broken, that alone.
+    pub fn parse(source: &[u8]) -> Result<Template, Vec<Problem>> {
+        let problems = problems::Problems::default();
+        let template =
+            yaml::read(source, &problems).and_then(|root| read::template(root, &problems));
+        match template {
+            Some(template) if problems.is_empty() => Ok(template),
+            _ => Err(problems.into_sorted()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
