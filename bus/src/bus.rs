@@ -94,7 +94,7 @@ impl Bus {
             .client
             .publish_with_headers(subject.clone(), protocol_headers(), payload)
             .await
-            .map_err(|e| BusError::send(subject, e))
+            .map_err(|e| BusError::publish(subject, e))
     }
 
     /// Listens to a subject; wildcards are allowed. Members of a group share the messages.

@@ -1,3 +1,4 @@
+use async_nats::client::{PublishError as PublishFailure, PublishErrorKind};
 use tasker_messages::Refusal;
 
 /// The cause of an error as the NATS client tells it.
@@ -19,6 +20,14 @@ pub enum BusError {
         /// Where to.
         subject: String,
         /// Why.
+        source: Cause,
+    },
+    /// The message is over the server's limit (`max_payload`).
+    #[error("a message for `{subject}` is over the server's limit: {source}")]
+    TooLarge {
+        /// Where to.
+        subject: String,
+        /// How large it is.
         source: Cause,
     },
     /// A message could not be written as JSON.
@@ -56,6 +65,13 @@ pub enum BusError {
 impl BusError {
     pub(crate) fn send(subject: impl Into<String>, source: impl Into<Cause>) -> Self {
         Self::Send { subject: subject.into(), source: source.into() }
+    }
+
+    pub(crate) fn publish(subject: impl Into<String>, error: PublishFailure) -> Self {
+        let (subject, too_large) =
+            (subject.into(), error.kind() == PublishErrorKind::MaxPayloadExceeded);
+        let source = error.into();
+        if too_large { Self::TooLarge { subject, source } } else { Self::Send { subject, source } }
     }
 
     pub(crate) fn jetstream(action: impl Into<String>, source: impl Into<Cause>) -> Self {
@@ -103,7 +119,9 @@ impl RequestError {
             RequestError::NoResponders { .. } | RequestError::TimedOut { .. } => true,
             RequestError::Refused(refusal) => refusal.retryable,
             RequestError::Malformed { .. } => false,
-            RequestError::Bus(error) => !matches!(error, BusError::Encode { .. }),
+            RequestError::Bus(error) => {
+                !matches!(error, BusError::Encode { .. } | BusError::TooLarge { .. })
+            }
         }
     }
 }

@@ -189,7 +189,7 @@ impl<'a> Call<'a> {
         let client = &self.bus.inner.client;
         let (subject, payload) = (message.subject.clone(), message.payload.clone());
         let sent = client.publish_with_reply_and_headers(subject, reply, headers, payload).await;
-        sent.map_err(|e| BusError::send(&message.subject, e))
+        sent.map_err(|e| BusError::publish(&message.subject, e))
     }
 }
 

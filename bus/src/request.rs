@@ -65,6 +65,9 @@ impl Bus {
                 return Err(match error.kind() {
                     RequestErrorKind::NoResponders => RequestError::NoResponders { subject },
                     RequestErrorKind::TimedOut => RequestError::TimedOut { subject, timeout },
+                    RequestErrorKind::MaxPayloadExceeded => {
+                        RequestError::Bus(BusError::TooLarge { subject, source: error.into() })
+                    }
                     _ => RequestError::Bus(BusError::send(subject, error)),
                 });
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use support::{TestServer, within};
 use tasker_bus::{
-    Bus, Delivery, Outgoing, PublishError, PullEvent, PullOptions, Puller, RequestError,
+    Bus, BusError, Delivery, Outgoing, PublishError, PullEvent, PullOptions, Puller, RequestError,
     ResetReason,
 };
 use tasker_config::Settings;
@@ -252,7 +252,10 @@ async fn publishes_without_stream_or_server() {
     let mut setup = Setup::new().await;
     let nowhere = Outgoing { subject: "nowhere".into(), ..setup.outgoing(0) };
     let odd = Outgoing { message_id: "a\r\nb".into(), ..setup.outgoing(0) };
-    let results = setup.bus.publish_jetstream(vec![nowhere, setup.outgoing(1), odd]).await;
+    let large = Outgoing { payload: vec![0; 9 << 20].into(), ..setup.outgoing(5) };
+    let messages = vec![nowhere, setup.outgoing(1), odd, large];
+    let results = setup.bus.publish_jetstream(messages).await;
+    assert!(matches!(results[3], Err(PublishError::Bus(BusError::TooLarge { .. }))), "{results:?}");
     assert!(matches!(results[0], Err(PublishError::NoStream)), "{results:?}");
     assert!(matches!(results[1], Ok(published) if published.sequence == 1), "{results:?}");
     assert!(matches!(results[2], Err(PublishError::Bus(_))), "{results:?}");

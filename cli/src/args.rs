@@ -1,5 +1,6 @@
 use clap::{Parser, Subcommand};
 
+use crate::bench::BenchCommand;
 use crate::cluster::ClusterArgs;
 use crate::completion::CompletionArgs;
 use crate::config_show::ConfigCommand;
@@ -44,6 +45,9 @@ pub(crate) enum Command {
     /// Tasks: submit, look at, wait for
     #[command(subcommand)]
     Task(TaskCommand),
+    /// Measure a running cluster
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// Print a completion script for a shell
     Completion(CompletionArgs),
 }

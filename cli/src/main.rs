@@ -4,6 +4,7 @@
 //! through `client`, and how they end is in `exit`.
 
 mod args;
+mod bench;
 mod client;
 mod cluster;
 mod completion;
@@ -34,10 +35,11 @@ fn main() -> ExitCode {
     }
 }
 
-/// Nodes use all cores. Everything else is one thread that mostly waits; `dev` also needs the
+/// Nodes and benchmarks use all cores. Everything else is one thread that mostly waits; `dev` also needs the
 /// thread that starts its children to live as long as itself (see `dev::child`).
 fn start(cli: Cli) -> anyhow::Result<()> {
-    let node = matches!(cli.command, Command::Server(_) | Command::Worker(_));
+    let node =
+        matches!(cli.command, Command::Server(_) | Command::Worker(_) | Command::Bench(_));
     let mut builder = if node {
         tokio::runtime::Builder::new_multi_thread()
     } else {
@@ -55,6 +57,7 @@ async fn dispatch(Cli { cluster, command }: Cli) -> anyhow::Result<()> {
         Command::Config(command) => config_show::run(command),
         Command::Template(command) => template::run(command, &cluster).await,
         Command::Task(command) => task::run(command, &cluster).await,
+        Command::Bench(command) => bench::run(command, &cluster.data_dir).await,
         Command::Completion(args) => completion::run(args),
     }
 }

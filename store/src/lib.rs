@@ -41,3 +41,6 @@ pub use pool::{Store, migrate};
 pub use reconcile::{Dispatched, EpochState, Lost};
 pub use submit::{NewTask, SubmitVerdict};
 pub use templates::{StoredTemplate, TemplateVersion};
+
+#[cfg(test)]
+mod tests;

@@ -74,6 +74,7 @@ struct Touched {
     unsettled: bool,
     has_children: bool,
     queue: Option<String>,
+    live: bool,
     applied: bool,
     ended_before: bool,
 }
@@ -184,11 +185,20 @@ fn verdict(attempt: &FinishedAttempt, row: Option<&Touched>) -> Verdict {
         None => Verdict::Unknown,
         Some(row) if row.applied => Verdict::Applied,
         Some(row) if row.ended_before => Verdict::Duplicate,
-        Some(row) if row.kind != attempt.kind => Verdict::Unknown,
+        Some(row) if row.kind != attempt.kind || !row.live => not_running(attempt, row),
         // The attempt is current and yet was not inserted: another transaction did it meanwhile.
         Some(row) if row.attempt == attempt.attempt => Verdict::Duplicate,
         Some(row) => Verdict::Stale { superseded: row.dispatch_seq > attempt.dispatch_seq },
     }
+}
+
+/// A report on a step that cannot be running as the report says: another kind of step, one that
+/// waits for its parents, or one whose retry was scheduled meanwhile.
+fn not_running(attempt: &FinishedAttempt, row: &Touched) -> Verdict {
+    if row.kind == attempt.kind && row.attempt > attempt.attempt {
+        return Verdict::Stale { superseded: row.dispatch_seq > attempt.dispatch_seq };
+    }
+    Verdict::Unknown
 }
 
 /// Counts an ended step that is not a member of a batch.
@@ -260,6 +270,7 @@ async fn insert_outcomes(
                 unsettled: row.unsettled,
                 has_children: row.has_children,
                 queue: row.queue,
+                live: row.live,
                 applied: row.applied,
                 ended_before: row.ended_before,
             },

@@ -130,8 +130,9 @@ impl Template {
 
     /// The static steps that dynamic steps other than batch workers depend on, in document order.
     pub fn dynamic_parents(&self) -> Vec<&StepName> {
-        let comes_later =
-            |&child: &usize| self.is_dynamic(child) && self.steps[child].kind != StepKind::BatchWorker;
+        let comes_later = |&child: &usize| {
+            self.is_dynamic(child) && self.steps[child].kind != StepKind::BatchWorker
+        };
         (0..self.steps.len())
             .filter(|&n| !self.is_dynamic(n) && self.graph.children[n].iter().any(comes_later))
             .map(|n| &self.steps[n].name)
@@ -145,5 +146,72 @@ impl Template {
 
     pub(crate) fn is_unsettled(&self, position: usize) -> bool {
         self.graph.unsettled[position]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{shown, template};
+
+    fn check(steps: &[&str], expect: &[&str], active: u32, pending: u32) {
+        let template = template(steps);
+        let plan = template.submission();
+        assert_eq!(shown(&template, &plan.steps), expect, "{steps:?}");
+        assert_eq!((plan.active, plan.pending), (active, pending), "{steps:?}");
+    }
+
+    #[test]
+    fn submissions() {
+        check(&["a -"], &["a 0 ready"], 1, 0);
+        check(&["a -", "b - a", "c - b"], &["a 0 ready", "b 1 <- a", "c 1 <- b"], 1, 2);
+        // The order of the document need not be that of the graph.
+        check(&["b - a c", "a -", "c - a"], &["b 2 <- a c", "a 0 ready", "c 1 <- a"], 1, 2);
+        // A convergence of static steps is there from the start.
+        check(&["a -", "b -", "j j a b"], &["a 0 ready", "b 0 ready", "j 2 <- a b"], 2, 1);
+        // One behind a batch is not, but it is counted.
+        check(&["s b", "w w s", "j j w"], &["s 0 ready unsettled"], 1, 1);
+        // Nor is what is behind it. A static step that it declares is looked at when it ends.
+        check(
+            &["a -", "s b a", "w w s", "j j w a", "k - j", "l j k"],
+            &["a 0 ready unsettled", "s 1 unsettled <- a"],
+            1,
+            4,
+        );
+        // A static step that is only behind the analyzer is an ordinary one.
+        check(&["s b", "w w s", "j j w", "x - s"], &["s 0 ready unsettled", "x 1 <- s"], 1, 2);
+        // A batch behind a batch.
+        check(
+            &["s b", "w w s", "j j w", "s2 b j", "w2 w s2", "j2 j w2"],
+            &["s 0 ready unsettled"],
+            1,
+            3,
+        );
+    }
+
+    #[test]
+    fn look_ups() {
+        let template = template(&["a -", "s b", "w w s", "j j w a", "k - j a", "x - s"]);
+        let name = |step: Option<&crate::StepTemplate>| step.map(|s| s.name.as_str().to_owned());
+        assert_eq!(template.step("j").map(|(n, _)| n), Some(3));
+        assert!(template.step("J").is_none() && template.step("").is_none());
+        assert_eq!(name(template.worker_of("s")).as_deref(), Some("w"));
+        assert_eq!(name(template.batchable_of("w")).as_deref(), Some("s"));
+        for other in ["a", "w", "j", "none"] {
+            assert_eq!(name(template.worker_of(other)), None, "{other}");
+        }
+        for other in ["a", "s", "j", "none"] {
+            assert_eq!(name(template.batchable_of(other)), None, "{other}");
+        }
+        let parents: Vec<&str> = template.dynamic_parents().iter().map(|n| n.as_str()).collect();
+        assert_eq!(parents, ["a"]);
+    }
+
+    #[test]
+    fn a_long_chain_needs_no_stack_and_little_time() {
+        let mut steps = vec!["n0 -".to_owned()];
+        steps.extend((1..3000).map(|n| format!("n{n} - n{}", n - 1)));
+        let steps: Vec<&str> = steps.iter().map(String::as_str).collect();
+        let plan = template(&steps).submission();
+        assert_eq!((plan.steps.len(), plan.active, plan.pending), (3000, 1, 2999));
     }
 }

@@ -10,6 +10,8 @@ mod dispatch;
 mod graph;
 mod retry;
 mod template;
+#[cfg(test)]
+mod testing;
 mod transition;
 
 pub use claim::{ClaimDecision, ClaimFacts, decide_claim};

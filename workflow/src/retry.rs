@@ -146,3 +146,107 @@ fn below(most: u64, seed: u64) -> u64 {
     // Scales by the high half of the product; a remainder would prefer small numbers.
     ((u128::from(z) * (u128::from(most) + 1)) >> 64) as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(retryable: bool, retry_after_ms: Option<u64>) -> StepFailure {
+        StepFailure {
+            code: "X".to_owned(),
+            message: String::new(),
+            retryable,
+            error_type: String::new(),
+            retry_after_ms,
+            context: serde_json::Value::Null,
+        }
+    }
+
+    fn policy(backoff: Backoff) -> RetryPolicy {
+        let (base_ms, max_ms) = (100, 1_000);
+        RetryPolicy {
+            max_attempts: 100,
+            backoff,
+            base_ms,
+            max_ms,
+            jitter: false,
+            ..RetryPolicy::default()
+        }
+    }
+
+    fn delay(policy: &RetryPolicy, retry_after_ms: Option<u64>, tries_used: u32, seed: u64) -> u64 {
+        match next_attempt(policy, &failure(true, retry_after_ms), tries_used, seed) {
+            NextAttempt::Retry { delay_ms } => delay_ms,
+            NextAttempt::Exhausted => panic!("exhausted after {tries_used}"),
+        }
+    }
+
+    #[test]
+    fn pauses_grow() {
+        for (backoff, expect) in [
+            (Backoff::None, [0, 0, 0, 0, 0, 0]),
+            (Backoff::Linear, [100, 200, 300, 400, 500, 600]),
+            (Backoff::Exponential, [100, 200, 400, 800, 1000, 1000]),
+            (Backoff::Fibonacci, [100, 100, 200, 300, 500, 800]),
+        ] {
+            let policy = policy(backoff);
+            let got: Vec<u64> = (0..6).map(|tries| delay(&policy, None, tries, 1)).collect();
+            assert_eq!(got, expect, "{backoff}");
+            assert_eq!(backoff.as_str().parse(), Ok(backoff));
+        }
+    }
+
+    #[test]
+    fn nothing_overflows() {
+        for backoff in Backoff::ALL {
+            let (base_ms, max_ms) = (u64::MAX, u64::MAX);
+            let policy =
+                RetryPolicy { max_attempts: u32::MAX, base_ms, max_ms, ..policy(*backoff) };
+            for tries in [0, 1, 63, 64, 93, 94, 1000, u32::MAX - 2] {
+                assert!(delay(&policy, Some(u64::MAX), tries, u64::MAX) <= MAX_DELAY_MS);
+            }
+            let spent = next_attempt(&policy, &failure(true, None), u32::MAX, 0);
+            assert_eq!(spent, NextAttempt::Exhausted);
+        }
+    }
+
+    #[test]
+    fn the_budget_ends() {
+        let policy = RetryPolicy::default();
+        for (policy, retryable, tries_used, retries) in [
+            (&policy, true, 0, true),
+            (&policy, true, 1, true),
+            (&policy, true, 2, false),
+            (&policy, true, 3, false),
+            (&policy, false, 0, false),
+            (&RetryPolicy { retryable: false, ..policy.clone() }, true, 0, false),
+            (&RetryPolicy { max_attempts: 1, ..policy.clone() }, true, 0, false),
+        ] {
+            let next = next_attempt(policy, &failure(retryable, None), tries_used, 0);
+            assert_eq!(next != NextAttempt::Exhausted, retries, "{policy:?} {tries_used}");
+        }
+    }
+
+    #[test]
+    fn a_handler_can_ask_for_more_but_not_for_less() {
+        let policy = policy(Backoff::Linear);
+        assert_eq!(delay(&policy, Some(5), 0, 0), 100);
+        assert_eq!(delay(&policy, Some(150), 0, 0), 150);
+        assert_eq!(delay(&policy, Some(70_000), 0, 0), 70_000);
+    }
+
+    #[test]
+    fn jitter_stays_within_its_half_and_spreads() {
+        let policy = RetryPolicy { jitter: true, ..policy(Backoff::Linear) };
+        let delays: Vec<u64> = (0..10_000).map(|seed| delay(&policy, None, 0, seed)).collect();
+        assert!(delays.iter().all(|delay| (50..=100).contains(delay)));
+        assert_eq!(delay(&policy, None, 0, 7), delay(&policy, None, 0, 7));
+        for value in 50..=100 {
+            // 10,000 draws over 51 values: 196 each, with a deviation of 14.
+            let count = delays.iter().filter(|&&delay| delay == value).count();
+            assert!((120..280).contains(&count), "{value} {count} times");
+        }
+        let none = RetryPolicy { base_ms: 0, ..policy };
+        assert_eq!(delay(&none, None, 3, 9), 0);
+    }
+}

@@ -1,1 +1,54 @@
-fn main(){}
+//! Checks and chores of the workspace: `cargo run -p xtask -- check`.
+
+mod house;
+mod queries;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+
+const USAGE: &str = "usage: cargo run -p xtask -- COMMAND
+
+  check             the rules of the house that the compiler does not keep
+  prepare-queries   describe all SQL again into store/.sqlx (needs DATABASE_URL and psql;
+                    `make queries` provides both)";
+
+fn main() -> ExitCode {
+    let result = match std::env::args().nth(1).as_deref() {
+        Some("check") => house::check(),
+        Some("prepare-queries") => queries::prepare(),
+        _ => Err(anyhow::anyhow!(USAGE)),
+    };
+    match result {
+        Ok(said) => {
+            say(&said);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            say(&format!("xtask: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "a chore talks to whoever runs it")]
+fn say(text: &str) {
+    eprintln!("{text}");
+}
+
+/// The top folder of the workspace.
+fn workspace() -> anyhow::Result<PathBuf> {
+    let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().map(PathBuf::from).context("xtask has no parent folder")
+}
+
+/// Runs a program to its end.
+fn run(command: &mut std::process::Command) -> anyhow::Result<String> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().with_context(|| format!("cannot run `{program}`"))?;
+    if !output.status.success() {
+        bail!("`{program}` failed:\n{}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}

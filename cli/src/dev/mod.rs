@@ -30,7 +30,7 @@ use crate::output::{self, Format, OutputArgs};
 
 use data_dir::DataDir;
 use plan::Plan;
-pub(crate) use state_file::{DevState, StateError};
+pub(crate) use state_file::{DevState, Pids, StateError};
 use stop_signal::StopSignal;
 use supervisor::Supervisor;
 

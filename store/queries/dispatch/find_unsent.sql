@@ -1,7 +1,17 @@
-select s.id
-from tasker.steps s
-where s.state = 'enqueued'
-  and s.sent_seq < s.dispatch_seq
-  and s.enqueued_at < now() - make_interval(secs => $1)
-order by s.enqueued_at
-limit $2
+-- A step that has ended although its publication was never recorded leaves the index here.
+with waiting as (
+    select s.id, exists (select from tasker.outcomes o where o.step_id = s.id) as ended
+    from tasker.steps s
+    where s.state = 'enqueued'
+      and s.sent_seq < s.dispatch_seq
+      and s.enqueued_at < now() - make_interval(secs => $1)
+    order by s.enqueued_at
+    limit $2
+    for no key update of s skip locked
+), recorded as (
+    update tasker.steps s
+    set sent_seq = s.dispatch_seq
+    from waiting
+    where s.id = waiting.id and waiting.ended
+)
+select id from waiting where not ended

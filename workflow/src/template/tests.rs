@@ -1,1 +1,215 @@
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
 
+use serde_json::json;
+use tasker_messages::code;
+
+use super::*;
+use crate::retry::Backoff;
+
+/// A template of three steps with a batch, and everything that may be written.
+const FULL: &str = r#"---
+# A comment, which is nothing special.
+name: full
+namespace_name: tests
+version: 1.2.3-rc.1
+description: >
+  folded
+  text
+metadata: {author: somebody, tags: [a, "b"], documentation_url:}
+task_handler: {callable: Any::Thing, initialization: {a: 1}}
+steps:
+  - name: split
+    step_type: batchable
+    description: "splits"
+    handler:
+      callable: examples.split
+      method: call
+      initialization: {size: 10, ratio: 0.5, hex: 0x10, none: ~, list: [true, on, "1"], "quoted key": x}
+    timeout_seconds: 1.5
+    system_dependency: warehouse
+  - name: process
+    type: batch_worker
+    depends_on: [split]
+    handler: {callable: examples.process, queue: heavy}
+    retry: {retryable: true, max_attempts: 5, backoff: fibonacci, backoff_base_ms: 10, max_backoff_ms: 500, jitter: false}
+    batch_config:
+      batch_size: 200
+      max_workers: 5
+      cursor_field: row
+      worker_template: process
+      failure_strategy: continue_on_failure
+  - name: join
+    type: deferred_convergence
+    dependencies:
+      - process
+    handler: {callable: examples.join}
+    retry: {backoff_base_ms: 120000}
+    timeout_seconds: 604800
+"#;
+
+/// `code field line` of each problem; `-` stands for nothing.
+fn found(source: &[u8]) -> Vec<String> {
+    let problems = Template::parse(source).err().unwrap_or_default();
+    let dash = |text: String| if text.is_empty() { "-".to_owned() } else { text };
+    let row = |p: Problem| {
+        let line = p.line.map_or(String::new(), |line| line.to_string());
+        format!("{} {} {}", p.code, dash(p.field), dash(line))
+    };
+    problems.into_iter().map(row).collect()
+}
+
+#[test]
+fn broken_templates() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus/templates");
+    let mut files = 0;
+    let mut wrong = String::new();
+    for file in fs::read_dir(folder).expect("the corpus") {
+        let path = file.expect("a file").path();
+        let source = fs::read_to_string(&path).expect("a template");
+        let expect: Vec<&str> =
+            source.lines().map_while(|line| line.strip_prefix("# expect: ")).collect();
+        assert!(!expect.is_empty(), "{} expects nothing", path.display());
+        let got = found(source.as_bytes());
+        if got != expect {
+            let _ = writeln!(wrong, "{}\n expect {expect:?}\n got    {got:?}", path.display());
+        }
+        files += 1;
+    }
+    assert!(wrong.is_empty(), "\n{wrong}");
+    assert!(files >= 130, "only {files} broken templates");
+}
+
+#[test]
+fn broken_bytes() {
+    fn check(source: impl AsRef<[u8]>, expect: &[&str]) {
+        assert_eq!(found(source.as_ref()), expect);
+    }
+    let utf16: Vec<u8> = FULL.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    check([&[0xff, 0xfe][..], &utf16].concat(), &["INVALID_ENCODING - -"]);
+    check(&utf16, &["INVALID_ENCODING - 1"]);
+    check(b"\xfe\xff\0n\0a", &["INVALID_ENCODING - -"]);
+    check(b"name: a\nb: \xff\n", &["INVALID_ENCODING - 2"]);
+    check(b"name: a\nb: c\nd: \0\n", &["INVALID_ENCODING - 3"]);
+    check(b"name: \"\x01\"\n", &["INVALID_SYNTAX - 1"]);
+    check(format!("description: \"{}\"\n", "x".repeat(1 << 20)), &["TOO_LARGE - -"]);
+    check(format!("description: {}\n", "[".repeat(200_000)), &["TOO_DEEP - 1"]);
+    check("- ".repeat(100_000), &["TOO_DEEP - 1"]);
+    check("? ".repeat(100_000), &["INVALID_SYNTAX - 1"]);
+    check("{".repeat(100_000), &["TOO_DEEP - 1"]);
+}
+
+/// Documents as large as allowed that make somebody's loop quadratic.
+#[test]
+fn hostile_sizes_are_read_in_time() {
+    let head = "name: a\nnamespace_name: b\nversion: 1.0.0\n";
+    let mut steps = format!("{head}steps:\n");
+    let mut twins = steps.clone();
+    let mut keys = head.to_owned();
+    for n in 0.. {
+        let _ = writeln!(steps, "- {{name: s{n}, depends_on: [x{n}]}}");
+        let _ = writeln!(twins, "- {{name: {}}}", "s".repeat(90));
+        let _ = writeln!(keys, "k{n}: [[[[[[x]]]]]]");
+        if steps.len().max(twins.len()).max(keys.len()) > Template::MAX_BYTES - 200 {
+            break;
+        }
+    }
+    let many = format!("{head}steps:\n{}", "-\n".repeat(Template::MAX_STEPS + 1));
+    for source in [steps, twins, keys, many] {
+        let started = std::time::Instant::now();
+        let problems = found(source.as_bytes());
+        assert!((1..=200).contains(&problems.len()));
+        // Far above what it takes, far below what a quadratic loop would.
+        assert!(started.elapsed().as_secs() < 10, "{}", &source[..100]);
+    }
+}
+
+#[test]
+fn limits_of_steps() {
+    let template = |steps: usize| {
+        let mut source = "name: a\nnamespace_name: b\nversion: 1.0.0\nsteps:\n".to_owned();
+        (0..steps).for_each(|_| source.push_str("-\n"));
+        found(source.as_bytes())
+    };
+    assert_eq!(template(Template::MAX_STEPS + 1), ["TOO_LARGE steps 5"]);
+    assert_eq!(template(Template::MAX_STEPS).len(), 200);
+}
+
+#[test]
+fn a_full_template() {
+    let template = Template::parse(FULL.as_bytes()).expect("valid");
+    assert_eq!((template.namespace.as_str(), template.name.as_str()), ("tests", "full"));
+    assert_eq!(template.version, "1.2.3-rc.1");
+    assert_eq!(template.description.as_deref(), Some("folded text\n"));
+    let [split, process, join] = &template.steps[..] else { panic!("three steps") };
+    assert_eq!(split.handler.callable, "examples.split");
+    assert_eq!(split.handler.queue.as_str(), "default");
+    assert_eq!(
+        split.handler.config,
+        json!({"size": 10, "ratio": 0.5, "hex": 16, "none": null, "list": [true, "on", "1"],
+            "quoted key": "x"})
+    );
+    assert_eq!(split.timeout_ms, Some(1500));
+    assert_eq!(split.retry, RetryPolicy::default());
+    let batch = split.batch.as_ref().expect("moved from its worker");
+    assert_eq!((batch.batch_size, batch.max_workers), (Some(200), Some(5)));
+    assert_eq!(batch.cursor_field, "row");
+    assert_eq!(batch.worker_template.as_ref().map(StepName::as_str), Some("process"));
+    assert_eq!(process.batch, None);
+    assert_eq!(process.handler.queue.as_str(), "heavy");
+    assert_eq!(process.handler.config, Value::Null);
+    let expect = RetryPolicy {
+        retryable: true,
+        max_attempts: 5,
+        backoff: Backoff::Fibonacci,
+        base_ms: 10,
+        max_ms: 500,
+        jitter: false,
+    };
+    assert_eq!(process.retry, expect);
+    assert_eq!((join.retry.base_ms, join.retry.max_ms), (120_000, 120_000));
+    assert_eq!(join.timeout_ms, Some(604_800_000));
+}
+
+#[test]
+fn other_spellings_of_the_same() {
+    let expect = Template::parse(FULL.as_bytes()).expect("valid");
+    let with_bom = format!("\u{feff}{FULL}");
+    let with_crlf = FULL.replace('\n', "\r\n");
+    for source in [with_bom, with_crlf] {
+        assert_eq!(Template::parse(source.as_bytes()).expect("valid"), expect);
+    }
+}
+
+#[test]
+fn messages_say_what_to_do() {
+    for (source, expect) in [
+        ("descriptoin: x", "unknown key \"descriptoin\"; did you mean `description`?"),
+        ("version: 1.0", "MAJOR.MINOR.PATCH with an optional pre-release, such as \"1.0.0\""),
+        ("name: 5", "must be a text, not a number; YAML reads \"5\" so: put it in quotes"),
+        ("steps: a", "must be a list, not a text; write one item as `[item]`"),
+        ("lifecycle: {}", "`lifecycle` is not supported yet; remove it"),
+        (
+            "steps: [{name: a, depends_on: [b]}, {name: b, depends_on: [a]}]",
+            "each for the next: a -> b -> a",
+        ),
+        ("steps: [{name: extract}, {name: b, depends_on: [extrct]}]", "did you mean `extract`?"),
+        (
+            "steps: [{name: a, retry: {max_attempts: \"3\"}}]",
+            "an integer, not a text; remove the quotes",
+        ),
+    ] {
+        let problems = Template::parse(source.as_bytes()).expect_err("broken");
+        assert!(problems.iter().any(|p| p.message.contains(expect)), "{source}: {problems:#?}");
+    }
+}
+
+#[test]
+fn an_error_shows_no_control_characters() {
+    let source = "\"\\e[2J\\r\": 1\nname: \"\\e[2J\"\nsteps: [{name: x, depends_on: [\"\\a\"]}]\n";
+    for problem in Template::parse(source.as_bytes()).expect_err("broken") {
+        assert!(!problem.to_string().contains(char::is_control), "{problem:?}");
+    }
+    assert!(found(source.as_bytes()).iter().any(|row| row.starts_with(code::UNKNOWN_KEY)));
+}

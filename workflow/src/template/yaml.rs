@@ -197,7 +197,7 @@ impl<'p> Builder<'p> {
             self.refuse("merge keys (`<<`)", line);
         }
         // What was refused left an empty text in its place.
-        if plain && text.is_empty() && !self.refused {
+        if is_nothing(&text, plain) && !self.refused {
             return Err(self.unusable_key(line));
         }
         let Some(Open::Mapping { seen, key, .. }) = self.open.last_mut() else { return Ok(()) };
@@ -219,8 +219,10 @@ impl<'p> Builder<'p> {
                 let Some(Key { text, line, duplicate }) = key.take() else {
                     return Err(self.unusable_key(node.line));
                 };
-                // The parser places a value that is not there on the line of what follows.
-                if matches!(&node.content, Content::Scalar { text, .. } if text.is_empty()) {
+                // The parser may place a value that is not there on the line of what follows.
+                if let Content::Scalar { text, plain } = &node.content
+                    && is_nothing(text, *plain)
+                {
                     node.line = line;
                 }
                 if !duplicate {
@@ -251,6 +253,11 @@ impl<'p> Builder<'p> {
             Open::Mapping { key: None, .. } => path,
         })
     }
+}
+
+/// Whether nothing stands there: the parser writes that as the sign for it.
+fn is_nothing(text: &str, plain: bool) -> bool {
+    plain && matches!(text, "" | "~")
 }
 
 /// The path of a key inside a mapping. A hostile key is shortened and escaped.

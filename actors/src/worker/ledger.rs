@@ -1,0 +1,253 @@
+//! How much the worker has asked for, and how much more it may.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+/// What the decision how much to ask for rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Demand {
+    /// Steps that the worker runs at a time.
+    pub(crate) slots: u32,
+    /// Queues that it pulls.
+    pub(crate) queues: u32,
+    /// Deliveries that have not been finished, waiting ones included.
+    pub(crate) busy: u32,
+    /// Deliveries of all queues that were asked for and have not come.
+    pub(crate) credit: u32,
+    /// Those of this queue.
+    pub(crate) credit_here: u32,
+    /// Messages that wait on the server, as the last delivery of this queue said.
+    pub(crate) backlog: u64,
+    /// Whether to ask even for little: it has been waited for more.
+    pub(crate) impatient: bool,
+}
+
+/// How many more deliveries to ask for in one request.
+///
+/// A queue whose backlog is not known keeps one credit, which costs the first message of a burst
+/// one round trip; a worker of a single queue keeps all its free slots. One credit of each other
+/// queue is left out of the count, so that empty queues do not keep slots from a full one: at most
+/// `slots + queues` deliveries are on their way or waiting. Requests are made in chunks of a quarter
+/// of the slots, so that tiny handlers do not cost one each.
+pub(crate) fn next_request(demand: &Demand) -> u32 {
+    let free = demand.slots.saturating_sub(demand.busy);
+    if free == 0 {
+        return 0;
+    }
+    let others = demand.credit.saturating_sub(demand.credit_here);
+    let counted = others.saturating_sub(demand.queues.saturating_sub(1));
+    let room = free.saturating_sub(counted).saturating_sub(demand.credit_here);
+    let probe = if demand.queues <= 1 { demand.slots } else { 1 };
+    let expected = u32::try_from(demand.backlog).unwrap_or(u32::MAX).max(probe);
+    let wanted = expected.saturating_sub(demand.credit_here).min(room);
+    let enough = wanted >= chunk(demand.slots) || wanted == expected;
+    if enough || (demand.credit_here == 0 && demand.impatient) { wanted } else { 0 }
+}
+
+fn chunk(slots: u32) -> u32 {
+    (slots / 4).max(1)
+}
+
+/// The shared account of all pull loops of a worker.
+pub(crate) struct Ledger {
+    account: Mutex<Account>,
+    /// Tells pull loops that there may be room again.
+    freed: watch::Sender<()>,
+}
+
+struct Account {
+    slots: u32,
+    queues: u32,
+    busy: u32,
+    credit: u32,
+    /// Whether a queue without credit waits for room.
+    starved: bool,
+}
+
+/// What a pull loop is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ask {
+    /// Ask for so many.
+    Request(u32),
+    /// There is little room: see again soon, then take what there is.
+    Soon,
+    /// Wait until there is room, or for what was asked for.
+    Wait,
+}
+
+impl Ledger {
+    pub(crate) fn new(slots: u32) -> Self {
+        let account = Account { slots, queues: 0, busy: 0, credit: 0, starved: false };
+        Self { account: Mutex::new(account), freed: watch::Sender::new(()) }
+    }
+
+    fn account(&self) -> MutexGuard<'_, Account> {
+        self.account.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes when there may be room again.
+    pub(crate) fn freed(&self) -> watch::Receiver<()> {
+        self.freed.subscribe()
+    }
+
+    pub(crate) fn add_queue(&self) {
+        self.account().queues += 1;
+    }
+
+    pub(crate) fn remove_queue(&self) {
+        let mut account = self.account();
+        account.queues = account.queues.saturating_sub(1);
+        drop(account);
+        self.freed.send_replace(());
+    }
+
+    pub(crate) fn queues(&self) -> u32 {
+        self.account().queues
+    }
+
+    pub(crate) fn busy(&self) -> u32 {
+        self.account().busy
+    }
+
+    /// Decides how much a queue asks for, and books it as credit.
+    pub(crate) fn ask(&self, credit_here: u32, backlog: u64, impatient: bool) -> Ask {
+        let mut account = self.account();
+        let Account { slots, queues, busy, credit, .. } = *account;
+        let demand = Demand { slots, queues, busy, credit, credit_here, backlog, impatient };
+        let n = next_request(&demand);
+        if n > 0 {
+            account.credit += n;
+            return Ask::Request(n);
+        }
+        if credit_here > 0 {
+            return Ask::Wait;
+        }
+        let room = busy < slots;
+        account.starved |= !room;
+        if room { Ask::Soon } else { Ask::Wait }
+    }
+
+    /// Credit that was not used.
+    pub(crate) fn void(&self, credit: u32) {
+        if credit > 0 {
+            let mut account = self.account();
+            account.credit = account.credit.saturating_sub(credit);
+        }
+    }
+
+    /// A delivery has come: one credit becomes one held delivery.
+    pub(crate) fn take(&self) {
+        let mut account = self.account();
+        account.credit = account.credit.saturating_sub(1);
+        account.busy += 1;
+    }
+
+    /// A delivery is finished as far as slots are concerned.
+    pub(crate) fn give(&self) {
+        let mut account = self.account();
+        account.busy = account.busy.saturating_sub(1);
+        let free = account.slots.saturating_sub(account.busy).saturating_sub(account.credit);
+        let wake = account.starved || free >= chunk(account.slots);
+        account.starved = false;
+        drop(account);
+        if wake {
+            self.freed.send_replace(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn demand(slots: u32, queues: u32, busy: u32, credit: (u32, u32), backlog: u64) -> Demand {
+        let (credit, credit_here) = credit;
+        Demand { slots, queues, busy, credit, credit_here, backlog, impatient: false }
+    }
+
+    #[test]
+    fn requests() {
+        // (slots, queues, busy, (credit, credit here), backlog) -> asked, asked when impatient
+        let table = [
+            // Idle: one queue has all free slots, several have one each.
+            ((64, 1, 0, (0, 0), 0), 64, 64),
+            ((64, 1, 0, (64, 64), 0), 0, 0),
+            ((64, 1, 0, (63, 63), 0), 0, 0),
+            ((64, 1, 0, (48, 48), 0), 16, 16),
+            ((64, 3, 0, (0, 0), 0), 1, 1),
+            ((64, 3, 0, (2, 0), 0), 1, 1),
+            ((64, 3, 0, (3, 1), 0), 0, 0),
+            // Backlog: everything that is free, in chunks, at most what waits.
+            ((64, 3, 1, (2, 0), 1_000), 63, 63),
+            ((64, 3, 1, (2, 0), 5), 5, 5),
+            ((64, 3, 1, (5, 3), 5), 2, 2),
+            ((64, 3, 40, (12, 10), 1_000), 0, 0),
+            ((64, 3, 30, (12, 10), 1_000), 24, 24),
+            // Two queues with backlog share.
+            ((64, 2, 20, (30, 0), 1_000), 15, 15),
+            ((64, 2, 32, (33, 0), 1_000), 0, 0),
+            // Little room without credit: only when impatient.
+            ((64, 1, 60, (0, 0), 1_000), 0, 4),
+            ((64, 1, 60, (1, 1), 1_000), 0, 0),
+            ((64, 1, 63, (0, 0), 1), 1, 1),
+            // No slot is free: nothing, whatever waits.
+            ((64, 1, 64, (0, 0), 1_000), 0, 0),
+            ((64, 9, 70, (0, 0), 1_000), 0, 0),
+            // One slot, many queues.
+            ((1, 5, 0, (4, 0), 0), 1, 1),
+            ((1, 5, 1, (4, 0), 0), 0, 0),
+            ((1, 1, 0, (0, 0), u64::MAX), 1, 1),
+        ];
+        for ((slots, queues, busy, credit, backlog), expect, impatiently) in table {
+            let calm = demand(slots, queues, busy, credit, backlog);
+            assert_eq!(next_request(&calm), expect, "{calm:?}");
+            let hasty = Demand { impatient: true, ..calm };
+            assert_eq!(next_request(&hasty), impatiently, "{hasty:?}");
+        }
+    }
+
+    #[test]
+    fn never_more_than_slots_and_queues() {
+        for slots in [1, 2, 7, 64] {
+            for queues in [1, 2, 5] {
+                let ledger = Ledger::new(slots);
+                (0..queues).for_each(|_| ledger.add_queue());
+                let mut credit = vec![0; queues as usize];
+                for round in 0..1_000_usize {
+                    let here = &mut credit[round % queues as usize];
+                    if let Ask::Request(n) = ledger.ask(*here, (round % 90) as u64, round % 3 == 0) {
+                        *here += n;
+                    }
+                    if *here > 0 && round % 4 != 0 {
+                        *here -= 1;
+                        ledger.take();
+                    }
+                    if round % 5 == 0 && ledger.busy() > 0 {
+                        ledger.give();
+                    }
+                    let account = ledger.account();
+                    assert_eq!(account.credit, credit.iter().sum::<u32>());
+                    assert!(account.busy + account.credit <= slots + queues);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_starved_queue_is_woken() {
+        let ledger = Ledger::new(8);
+        ledger.add_queue();
+        assert_eq!(ledger.ask(0, 100, false), Ask::Request(8));
+        (0..8).for_each(|_| ledger.take());
+        let freed = ledger.freed();
+        assert_eq!(ledger.ask(0, 100, false), Ask::Wait);
+        ledger.give();
+        assert!(freed.has_changed().expect("open"));
+        assert_eq!(ledger.ask(0, 100, false), Ask::Soon);
+        assert_eq!(ledger.ask(0, 100, true), Ask::Request(1));
+        ledger.void(1);
+        ledger.give();
+        assert_eq!(ledger.ask(0, 100, false), Ask::Request(2));
+    }
+}

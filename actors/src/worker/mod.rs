@@ -1,0 +1,109 @@
+//! The worker half: pulls steps, runs handlers, reports outcomes.
+//!
+//! Actors own what has state or a timer: which queues are pulled ([`intake`]), claims in flight
+//! ([`claims`]), reports in flight ([`outcomes`]), signs of life ([`heartbeat`]). A step itself is a
+//! spawned task ([`execute`]) between two queues, so that the hot path never waits for a mailbox.
+
+mod backend;
+mod cancelled;
+mod claims;
+mod core;
+mod drain;
+mod execute;
+mod heartbeat;
+mod held;
+mod intake;
+mod judge;
+mod ledger;
+mod outbox;
+mod outcomes;
+mod place;
+mod pull_loop;
+mod report;
+mod retry;
+mod shared_parts;
+
+use std::sync::Arc;
+
+use ractor::SpawnErr;
+use tasker_bus::Bus;
+use tasker_config::Settings;
+use tasker_messages::InvalidName;
+use tasker_sdk::HandlerRegistry;
+use tokio::sync::watch;
+
+use self::claims::ClaimsActor;
+use self::core::Core;
+use self::heartbeat::HeartbeatActor;
+use self::intake::IntakeActor;
+use self::outcomes::OutcomesActor;
+use crate::link::Link;
+use crate::supervisor::{Child, Supervisor};
+
+/// Why a worker cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// A namespace or queue of the settings is not a name.
+    #[error("worker.{setting}: {source}")]
+    Name {
+        /// The setting.
+        setting: &'static str,
+        /// What is wrong.
+        source: InvalidName,
+    },
+    /// A setting that must not be zero or empty.
+    #[error("{0} must not be 0 or empty")]
+    Empty(&'static str),
+    /// The folder that relative paths start from is not known.
+    #[error("the current folder is not accessible: {0}")]
+    Folder(#[from] std::io::Error),
+    /// An actor did not start.
+    #[error("an actor did not start: {0}")]
+    Spawn(#[from] SpawnErr),
+}
+
+/// A running worker. It stops in an orderly way only through [`Worker::drain`].
+pub struct Worker {
+    core: Arc<Core>,
+    supervisor: Supervisor,
+}
+
+impl Worker {
+    /// Starts to pull and run steps. The bus need not be connected yet.
+    ///
+    /// # Errors
+    /// If a setting is unusable.
+    pub async fn start(
+        bus: Bus,
+        settings: Arc<Settings>,
+        registry: HandlerRegistry,
+        name: &str,
+    ) -> Result<Self, WorkerError> {
+        let claims = Link::default();
+        let core = Arc::new(Core::new(bus, settings, registry, name, claims.clone())?);
+        let child_core = || Arc::clone(&core);
+        let (c1, c2, c3, c4) = (child_core(), child_core(), child_core(), child_core());
+        let children = vec![
+            Child::new("worker_outcomes", Link::default(), || OutcomesActor, move || c1.clone()),
+            Child::new("worker_claims", claims, || ClaimsActor, move || c2.clone()),
+            Child::new("worker_heartbeat", Link::default(), || HeartbeatActor, move || c3.clone()),
+            Child::new("worker_intake", Link::default(), || IntakeActor, move || c4.clone()),
+        ];
+        let supervisor =
+            Supervisor::start(children, core.settings.supervision.clone()).await?;
+        tracing::info!(worker = %core.id, name, "worker started");
+        Ok(Self { core, supervisor })
+    }
+
+    /// Becomes `true` when an actor died more often than its budget allows.
+    pub fn exhausted(&self) -> watch::Receiver<bool> {
+        self.supervisor.exhausted()
+    }
+
+    /// Stops: nothing more is pulled, what runs may finish within `worker.drain_ms`, outcomes are
+    /// reported, and what could not finish is given back without a charge.
+    pub async fn drain(self) {
+        self.core.drain().await;
+        self.supervisor.stop(self.core.settings.worker.heartbeat()).await;
+    }
+}

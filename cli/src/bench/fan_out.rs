@@ -1,0 +1,33 @@
+//! W1: one task, many workers, one aggregate.
+
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use serde_json::{Value, json};
+use tasker_messages::TaskView;
+
+use super::link::{Link, result_of};
+
+pub(super) async fn measure(link: &Link, n: u32, runs: u32) -> anyhow::Result<Vec<Duration>> {
+    let mut times = Vec::new();
+    for _ in 0..runs {
+        let begun = Instant::now();
+        let id = link.submit("fan_out", json!({ "n": n })).await?;
+        let view = link.wait(id).await?;
+        times.push(begun.elapsed());
+        verify(&view, n)?;
+    }
+    Ok(times)
+}
+
+/// The aggregate is the closed formula n(n-1)/2 over n numbers, each counted once.
+pub(super) fn verify(view: &TaskView, n: u32) -> anyhow::Result<()> {
+    let result = result_of(view, "sum_up")?;
+    let n = u64::from(n);
+    let expected = n * n.saturating_sub(1) / 2;
+    let is = |name: &str, expected: u64| result.get(name).and_then(Value::as_u64) == Some(expected);
+    if !is("sum", expected) || !is("count", n) {
+        bail!("task {}: the aggregate is {result}, not the sum {expected} of {n} numbers", view.id);
+    }
+    Ok(())
+}

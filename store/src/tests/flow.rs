@@ -1,0 +1,185 @@
+//! The way of one task, station by station.
+
+use sqlx::PgPool;
+use tasker_messages::{GetMembers, NodeId, StepKind, StepState, TaskState, Verdict};
+use uuid::Uuid;
+
+use super::{World, failure, ns};
+use crate::{MemberSource, NewMember, SubmitVerdict};
+
+#[sqlx::test]
+async fn a_task_runs_to_its_end(pool: PgPool) {
+    let world = World::new(pool).await;
+    let (task, batch) = world.expand(3).await;
+    assert_eq!(world.state(task.id).await, "in_progress");
+
+    let applied = world.apply(&world.members(batch, 3)).await;
+    assert_eq!(applied.verdicts, [Verdict::Applied; 3]);
+    assert_eq!(applied.emptied, [(batch, task.id)]);
+    assert_eq!(applied.finished_by_queue.values().sum::<u32>(), 3);
+    assert!(applied.ready.is_empty() && applied.finished_tasks.is_empty());
+
+    assert_eq!(world.store.find_convergeable(10).await.expect("read"), [task.id]);
+    let converged = world.store.converge_tasks(&[task.id]).await.expect("converged");
+    let [join] = converged.ready[..] else { panic!("one aggregator, not {converged:?}") };
+    assert!(converged.finished_tasks.is_empty());
+    let again = world.store.converge_tasks(&[task.id]).await.expect("converged");
+    assert!(again.ready.is_empty() && again.settled_batches == 0, "{again:?}");
+
+    let applied = world.succeed(join, StepKind::DeferredConvergence).await;
+    let [after] = applied.ready[..] else { panic!("one child, not {applied:?}") };
+    let applied = world.succeed(after, StepKind::Standard).await;
+    assert_eq!(applied.finished_tasks[0].state, TaskState::Complete);
+    let view = world.store.view_task(task.id, Some(&ns())).await.expect("read").expect("there");
+    assert_eq!(view.steps.len(), 7);
+    assert!(view.steps.iter().all(|s| s.state == StepState::Complete), "{view:?}");
+    world.assert_consistent().await;
+}
+
+#[sqlx::test]
+async fn a_batch_that_failed_as_a_whole_blocks_its_task(pool: PgPool) {
+    let world = World::new(pool).await;
+    let (task, batch) = world.expand(2).await;
+    let mut set = world.members(batch, 2);
+    set.iter_mut().for_each(|a| a.ending = Err(failure(false)));
+    world.apply(&set).await;
+    let converged = world.store.converge_tasks(&[task.id]).await.expect("converged");
+    assert!(converged.ready.is_empty());
+    assert_eq!(converged.finished_tasks[0].state, TaskState::BlockedByFailures);
+    let view = world.store.view_task(task.id, None).await.expect("read").expect("there");
+    assert_eq!(view.error.expect("says why").code, "BATCH_ALL_FAILED");
+    world.assert_consistent().await;
+}
+
+#[sqlx::test]
+async fn some_failures_are_the_aggregators_business(pool: PgPool) {
+    let world = World::new(pool).await;
+    let (task, batch) = world.expand(2).await;
+    let mut set = world.members(batch, 2);
+    set[0].ending = Err(failure(false));
+    world.apply(&set).await;
+    assert_eq!(world.store.converge_tasks(&[task.id]).await.expect("converged").ready.len(), 1);
+    let request = GetMembers { batch_id: batch, from: 0, limit: 10 };
+    let page = world.store.members_page(&ns(), &request, 10, 1_000_000).await;
+    let page = page.expect("read").expect("there");
+    let states: Vec<_> = page.members.iter().map(|m| m.state).collect();
+    assert_eq!((states, page.next), (vec![StepState::Error, StepState::Complete], None));
+    assert_eq!(page.members[0].error.as_ref().expect("says why").code, "BOOM");
+}
+
+#[sqlx::test]
+async fn a_retry_raises_the_fence_and_the_budget_ends(pool: PgPool) {
+    let world = World::new(pool).await;
+    let (_, batch) = world.expand(1).await;
+    let member = batch.member(0);
+    let mut attempt = world.finished(member, StepKind::BatchWorker, 1);
+    attempt.ending = Err(failure(true));
+    let applied = world.apply(&[attempt.clone()]).await;
+    assert_eq!((applied.verdicts[0], applied.next_retry_ms.is_some()), (Verdict::Applied, true));
+    assert!(applied.emptied.is_empty());
+    assert_eq!(
+        world.apply(&[attempt.clone()]).await.verdicts,
+        [Verdict::Stale { superseded: true }]
+    );
+
+    sqlx::query("update tasker.steps set run_after = now() where run_after is not null")
+        .execute(&world.pool)
+        .await
+        .expect("made due");
+    assert_eq!(world.store.wake_retries(10).await.expect("woken"), [member]);
+    let ready = world.store.load_ready(&[member]).await.expect("read");
+    assert_eq!((ready[0].attempt, ready[0].dispatch_seq, ready[0].tries), (2, 2, 1));
+    assert_eq!((ready[0].template_step.as_str(), ready[0].claim_required), ("work", false));
+
+    attempt.attempt = 2;
+    attempt.dispatch_seq = 2;
+    let applied = world.apply(&[attempt]).await;
+    assert_eq!((applied.verdicts[0], applied.emptied.len()), (Verdict::Applied, 1));
+    assert_eq!(world.count("select count(*) from tasker.failed_attempts").await, 1);
+    world.assert_consistent().await;
+}
+
+#[sqlx::test]
+async fn an_idempotency_key_makes_one_task(pool: PgPool) {
+    let world = World::new(pool).await;
+    let set =
+        [world.new_task(Some("k"), 1), world.new_task(Some("k"), 1), world.new_task(Some("k"), 2)];
+    let verdicts = world.store.insert_tasks(&set).await.expect("stored");
+    let id = set[0].id;
+    assert_eq!(
+        verdicts,
+        [SubmitVerdict::Created, SubmitVerdict::Existing(id), SubmitVerdict::Conflict(id)]
+    );
+    assert_eq!(world.count("select count(*) from tasker.tasks").await, 1);
+    assert_eq!(world.count("select count(*) from tasker.steps").await, 2);
+}
+
+#[sqlx::test]
+async fn a_large_batch_is_expanded_in_chunks_and_continued(pool: PgPool) {
+    let world = World::new(pool).await;
+    let task = world.submit().await;
+    world.succeed(task.step_ids[0], StepKind::Standard).await;
+    world.succeed(task.step_ids[1], StepKind::Batchable).await;
+    let batch = world.new_batch(&task, 5);
+    let chunk = |from: usize, upto: usize| -> Vec<NewMember> { batch.members[from..upto].to_vec() };
+    let begun = world.store.begin_expansion(&batch).await.expect("begun").expect("open");
+    let given = |from, upto| MemberSource::Given(chunk(from, upto));
+    let at = world.store.expand_chunk(&batch, begun.id, 0, &given(0, 3)).await.expect("written");
+    assert_eq!(at, Some(3));
+    // A second node that starts from the beginning is told where the batch stands.
+    let at = world.store.expand_chunk(&batch, begun.id, 0, &given(0, 3)).await.expect("written");
+    assert_eq!(at, Some(3));
+    let sealed = world.store.seal_expanded(batch.batchable_step, begun.id).await.expect("not yet");
+    assert!(sealed.batches.is_empty());
+    let resumed = world.store.load_expandable(&[batch.batchable_step]).await.expect("read");
+    assert_eq!(resumed[0].batch.expect("begun").expanded_upto, 3);
+    world.store.expand_chunk(&batch, begun.id, 3, &given(3, 5)).await.expect("written");
+    let sealed = world.store.seal_expanded(batch.batchable_step, begun.id).await.expect("sealed");
+    assert_eq!(sealed.batches, [begun.id]);
+    let again = world.store.seal_expanded(batch.batchable_step, begun.id).await.expect("nothing");
+    assert!(again.batches.is_empty());
+    assert_eq!(
+        world.count("select count(*) from tasker.steps where batch_id is not null").await,
+        5
+    );
+}
+
+#[sqlx::test]
+async fn publishing_moves_on_for_its_publisher_only(pool: PgPool) {
+    let world = World::new(pool).await;
+    let (_, batch) = world.expand(4).await;
+    let (mine, other) = (NodeId::from_uuid(Uuid::now_v7()), NodeId::from_uuid(Uuid::now_v7()));
+    let open = world.store.claim_batches(Some(&[batch]), mine, 5_000, 10).await.expect("claimed");
+    assert_eq!((open.len(), open[0].published_upto), (1, 0));
+    assert!(world.store.claim_batches(None, other, 5_000, 10).await.expect("held").is_empty());
+    let members = world.store.load_members(&[(batch, 1, 3)]).await.expect("read");
+    let ordinals: Vec<u32> = members.iter().map(|m| m.id.ordinal()).collect();
+    assert_eq!(ordinals, [1, 2]);
+    let span = [(batch, 0, 3)];
+    assert!(world.store.advance_published(&span, other, 5_000).await.expect("no").is_empty());
+    assert_eq!(world.store.advance_published(&span, mine, 5_000).await.expect("yes"), [batch]);
+    assert!(world.store.advance_published(&span, mine, 5_000).await.expect("moved on").is_empty());
+    let open = world.store.claim_batches(None, mine, 5_000, 10).await.expect("claimed");
+    assert_eq!(open[0].published_upto, 3);
+}
+
+#[sqlx::test]
+async fn a_cancelled_task_has_no_open_step(pool: PgPool) {
+    let world = World::new(pool).await;
+    let (task, batch) = world.expand(3).await;
+    world.apply(&world.members(batch, 1)).await;
+    let cancelled = world.store.cancel_task(task.id, "test", Some("enough")).await.expect("done");
+    assert_eq!(cancelled, crate::Cancelled::Now { namespace: ns() });
+    while world.store.cancel_members(1).await.expect("chunk") {}
+    let late = world.apply(&world.members(batch, 3)).await;
+    assert_eq!(late.verdicts, [Verdict::Duplicate; 3]);
+    let open = "select count(*) from tasker.steps s
+                where not exists (select from tasker.outcomes o where o.step_id = s.id)";
+    assert_eq!(world.count(open).await, 0);
+    assert_eq!(world.count("select count(*) from tasker.batches where not settled").await, 0);
+    assert_eq!(
+        world.store.cancel_task(task.id, "test", None).await.expect("read"),
+        crate::Cancelled::Ended(TaskState::Cancelled)
+    );
+    assert_eq!(world.count("select remaining::bigint from tasker.batches").await, 0);
+}

@@ -1,0 +1,99 @@
+//! What must not happen: stale, foreign and mismatched reports, claims out of turn.
+
+use sqlx::PgPool;
+use tasker_messages::{
+    Claim, ClaimVerdict, DropReason, Namespace, RunningStep, StepKind, Verdict, WorkerId,
+};
+use uuid::Uuid;
+
+use super::{World, ns};
+
+#[sqlx::test]
+async fn only_the_current_attempt_of_the_right_step_counts(pool: PgPool) {
+    let world = World::new(pool).await;
+    let task = world.submit().await;
+    let (before, analyze) = (task.step_ids[0], task.step_ids[1]);
+    let foreign = Namespace::new("others").expect("a valid name");
+    let report = [world.finished(before, StepKind::Standard, 1)];
+    let applied = world.store.apply_outcomes(&foreign, &report).await.expect("read");
+    assert_eq!(applied.verdicts, [Verdict::Unknown]);
+
+    let set = [
+        world.finished(before, StepKind::Batchable, 1),
+        world.finished(before, StepKind::Standard, 2),
+        world.finished(analyze, StepKind::Batchable, 1),
+    ];
+    for (attempt, expect) in set.iter().zip([
+        Verdict::Unknown,
+        Verdict::Stale { superseded: false },
+        // Pending: nobody can have run it.
+        Verdict::Unknown,
+    ]) {
+        let verdict = world.apply(std::slice::from_ref(attempt)).await.verdicts[0];
+        assert!(verdict == expect, "{attempt:?}: {verdict:?}");
+    }
+    assert_eq!(world.count("select count(*) from tasker.outcomes").await, 0);
+    assert_eq!(world.apply(&report).await.verdicts, [Verdict::Applied]);
+    assert_eq!(world.apply(&report).await.verdicts, [Verdict::Duplicate]);
+}
+
+#[sqlx::test]
+async fn a_claim_fences_the_one_before(pool: PgPool) {
+    let world = World::new(pool).await;
+    let (_, batch) = world.expand(1).await;
+    let member = batch.member(0);
+    let claim = |dispatch_seq, redelivered| Claim { step_id: member, dispatch_seq, redelivered };
+    let other = WorkerId::from_uuid(Uuid::now_v7());
+    let decide = async |worker, claim: Claim| {
+        world.store.claim_steps(&ns(), worker, &[claim], 60_000).await.expect("decided")
+    };
+    assert_eq!(
+        decide(other, claim(2, true)).await.verdicts,
+        [ClaimVerdict::Drop(DropReason::Superseded)]
+    );
+    assert_eq!(
+        decide(other, claim(1, true)).await.verdicts,
+        [ClaimVerdict::Run { attempt: 2, tries: 1 }]
+    );
+    assert_eq!(decide(world.worker, claim(1, true)).await.verdicts, [ClaimVerdict::Held]);
+    let late = world.apply(&[world.finished(member, StepKind::BatchWorker, 1)]).await;
+    assert_eq!(late.verdicts, [Verdict::Stale { superseded: false }]);
+    let poisoned = decide(other, claim(1, true)).await;
+    assert_eq!(poisoned.verdicts, [ClaimVerdict::Drop(DropReason::Poisoned)]);
+    assert_eq!((poisoned.poisoned[0].attempt, poisoned.poisoned[0].tries), (2, 2));
+    let done = world.apply(&[world.finished(member, StepKind::BatchWorker, 2)]).await;
+    assert_eq!(done.verdicts, [Verdict::Applied]);
+    assert_eq!(
+        decide(other, claim(1, true)).await.verdicts,
+        [ClaimVerdict::Drop(DropReason::Ended)]
+    );
+}
+
+#[sqlx::test]
+async fn a_lost_message_is_sent_again_unless_somebody_runs_it(pool: PgPool) {
+    let world = World::new(pool).await;
+    let (_, batch) = world.expand(3).await;
+    let node = tasker_messages::NodeId::from_uuid(Uuid::now_v7());
+    world.store.claim_batches(Some(&[batch]), node, 5_000, 10).await.expect("claimed");
+    world.store.advance_published(&[(batch, 0, 3)], node, 5_000).await.expect("published");
+    let counted = world.store.count_dispatched().await.expect("read");
+    assert_eq!(counted.iter().map(|d| d.outstanding).collect::<Vec<_>>(), [3]);
+
+    let running = [RunningStep { step_id: batch.member(1), attempt: 1 }];
+    world.store.renew_leases(&ns(), world.worker, &running, 60_000).await.expect("leased");
+    world.apply(&[world.finished(batch.member(0), StepKind::BatchWorker, 1)]).await;
+    let queue = tasker_messages::Queue::default();
+    let lost = world.store.find_lost(&ns(), &queue, 0, 10).await.expect("read").steps;
+    assert_eq!(lost, [batch.member(2)]);
+    let all = [batch.member(0), batch.member(1), batch.member(2)];
+    assert_eq!(world.store.redispatch(&ns(), &all).await.expect("sent"), 1);
+    assert_eq!(world.store.redispatch(&ns(), &all).await.expect("not again"), 0);
+    let unsent = world.store.find_unsent(1_000, 10).await.expect("read");
+    assert_eq!(unsent, [batch.member(2)]);
+    let ready = world.store.load_ready(&unsent).await.expect("read");
+    assert_eq!((ready[0].dispatch_seq, ready[0].claim_required, ready[0].attempt), (2, true, 1));
+    let counted = world.store.count_dispatched().await.expect("read");
+    assert_eq!(counted[0].outstanding, 1, "the leased one");
+    world.store.mark_sent(&[(batch.member(2), 2)]).await.expect("marked");
+    assert!(world.store.find_unsent(0, 10).await.expect("read").is_empty());
+}

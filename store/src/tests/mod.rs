@@ -1,0 +1,192 @@
+//! Statements against a real Postgres; each test has a database of its own.
+
+mod flow;
+mod guards;
+mod races;
+
+use std::sync::Arc;
+
+use serde_json::json;
+use sqlx::PgPool;
+use tasker_messages::{
+    BatchId, Namespace, StepFailure, StepId, StepKind, TaskId, TaskRequest, TemplateId, Verdict,
+    WorkerId,
+};
+use tasker_workflow::Template;
+use uuid::Uuid;
+
+use crate::{Applied, FinishedAttempt, NewBatch, NewMember, NewTask, Store, SubmitVerdict};
+
+const TEMPLATE: &str = r"
+name: numbers
+namespace_name: tests
+version: 1.0.0
+steps:
+  - name: before
+    handler: {callable: t.before}
+  - name: analyze
+    type: batchable
+    dependencies: [before]
+    handler: {callable: t.analyze}
+    batch_config: {worker_template: work}
+  - name: work
+    type: batch_worker
+    dependencies: [analyze]
+    handler: {callable: t.work}
+    retry: {max_attempts: 2, backoff: none, backoff_base_ms: 1, jitter: false}
+  - name: join
+    type: deferred_convergence
+    dependencies: [work]
+    handler: {callable: t.join}
+  - name: after
+    dependencies: [join]
+    handler: {callable: t.after}
+";
+
+fn ns() -> Namespace {
+    Namespace::new("tests").expect("a valid name")
+}
+
+struct World {
+    pool: PgPool,
+    store: Store,
+    template_id: TemplateId,
+    template: Arc<Template>,
+    worker: WorkerId,
+}
+
+impl World {
+    async fn new(pool: PgPool) -> Self {
+        let store = Store::from_pool(pool.clone());
+        let template = Template::parse(TEMPLATE.as_bytes()).expect("a valid template");
+        let template_id = TemplateId::from_uuid(Uuid::now_v7());
+        let registered = store.register_template(template_id, &template, TEMPLATE).await;
+        assert!(registered.expect("stored").created);
+        let worker = WorkerId::from_uuid(Uuid::now_v7());
+        Self { pool, store, template_id, template: Arc::new(template), worker }
+    }
+
+    fn new_task(&self, key: Option<&str>, hash: u8) -> NewTask {
+        let request = json!({"name": "numbers", "context": {"n": hash}});
+        let mut request = TaskRequest::parse(request.to_string().as_bytes(), Some(&ns()))
+            .expect("a valid request");
+        request.idempotency_key = key.map(str::to_owned);
+        let plan = self.template.submission();
+        NewTask {
+            id: TaskId::from_uuid(Uuid::now_v7()),
+            request,
+            request_hash: [hash; 32],
+            template_id: self.template_id,
+            template: Arc::clone(&self.template),
+            step_ids: plan.steps.iter().map(|_| StepId::from_uuid(Uuid::now_v7())).collect(),
+            plan,
+        }
+    }
+
+    /// A task whose steps are `before` (ready) and `analyze` (pending).
+    async fn submit(&self) -> NewTask {
+        let task = self.new_task(None, 1);
+        let verdicts = self.store.insert_tasks(std::slice::from_ref(&task)).await.expect("stored");
+        assert_eq!(verdicts, [SubmitVerdict::Created]);
+        task
+    }
+
+    fn finished(&self, step: StepId, kind: StepKind, attempt: u32) -> FinishedAttempt {
+        FinishedAttempt {
+            step_id: step,
+            attempt,
+            dispatch_seq: 1,
+            kind,
+            worker: self.worker,
+            execution_ms: 3,
+            ending: Ok("{\"value\": 1}".into()),
+        }
+    }
+
+    async fn apply(&self, set: &[FinishedAttempt]) -> Applied {
+        self.store.apply_outcomes(&ns(), set).await.expect("applied")
+    }
+
+    async fn succeed(&self, step: StepId, kind: StepKind) -> Applied {
+        let applied = self.apply(&[self.finished(step, kind, 1)]).await;
+        assert_eq!(applied.verdicts, [Verdict::Applied]);
+        applied
+    }
+
+    /// A batch of so many members under `analyze`, both parents done.
+    async fn expand(&self, members: u32) -> (NewTask, BatchId) {
+        let task = self.submit().await;
+        self.succeed(task.step_ids[0], StepKind::Standard).await;
+        self.succeed(task.step_ids[1], StepKind::Batchable).await;
+        let batch = self.new_batch(&task, members);
+        let sealed = self.store.seal_new_batches(std::slice::from_ref(&batch)).await;
+        assert_eq!(sealed.expect("sealed").batches, [batch.id]);
+        (task, batch.id)
+    }
+
+    fn new_batch(&self, task: &NewTask, members: u32) -> NewBatch {
+        NewBatch {
+            id: BatchId::from_uuid(Uuid::now_v7()),
+            task_id: task.id,
+            namespace: ns(),
+            batchable_step: task.step_ids[1],
+            worker_template: "work".into(),
+            queue: "default".into(),
+            priority: 0,
+            is_no_op: false,
+            expected: members,
+            members: (0..members)
+                .map(|n| NewMember {
+                    name: format!("work_{:03}", n + 1),
+                    cursor_json: format!(
+                        r#"{{"batch_id":"{:03}","start_cursor":{n},"end_cursor":{},"batch_size":1}}"#,
+                        n + 1,
+                        n + 1
+                    ),
+                })
+                .collect(),
+        }
+    }
+
+    fn members(&self, batch: BatchId, n: u32) -> Vec<FinishedAttempt> {
+        (0..n).map(|o| self.finished(batch.member(o), StepKind::BatchWorker, 1)).collect()
+    }
+
+    async fn count(&self, sql: &'static str) -> i64 {
+        sqlx::query_scalar(sql).fetch_one(&self.pool).await.expect("a count")
+    }
+
+    async fn state(&self, task: TaskId) -> String {
+        let view = self.store.view_task(task, None).await.expect("read").expect("there");
+        view.state.to_string()
+    }
+
+    /// Counters equal rows: what `tasker verify` will check.
+    async fn assert_consistent(&self) {
+        let wrong = self
+            .count(
+                "select count(*) from tasker.batches b
+                 cross join lateral (
+                     select count(*) filter (where o.state = 'complete') as ok,
+                            count(*) filter (where o.state = 'error') as failed,
+                            count(*) filter (where o.state is null) as open
+                     from tasker.steps s left join tasker.outcomes o on o.step_id = s.id
+                     where s.batch_id = b.id) c
+                 where b.sealed_at is not null
+                   and (b.succeeded, b.failed, b.remaining) <> (c.ok, c.failed, c.open)",
+            )
+            .await;
+        assert_eq!(wrong, 0, "batches whose counters differ from their rows");
+    }
+}
+
+fn failure(retryable: bool) -> StepFailure {
+    StepFailure {
+        code: "BOOM".into(),
+        message: "it broke".into(),
+        retryable,
+        error_type: String::new(),
+        retry_after_ms: None,
+        context: serde_json::Value::Null,
+    }
+}
