@@ -62,6 +62,11 @@ impl Bus {
         self.inner.connection.clone()
     }
 
+    /// How long an answer may take, as the settings say.
+    pub fn request_timeout(&self) -> Duration {
+        self.inner.timeout
+    }
+
     /// Waits until there is a connection.
     ///
     /// # Errors

@@ -1,13 +1,16 @@
 //! Where the command line meets the crates that do the work.
 
+use anyhow::Context;
 use tasker_config::Settings;
 use tasker_messages::Problem;
+use tasker_orchestrator_node::Options;
+use tasker_worker_node::WorkerNode;
 use tasker_workflow::Template;
 
 /// Runs an orchestrator until SIGINT or SIGTERM, then drains it.
 pub(crate) async fn run_orchestrator(settings: Settings, reuse_port: bool) -> anyhow::Result<()> {
-    let _ = (settings, reuse_port);
-    std::future::pending().await
+    tasker_orchestrator_node::run(settings, Options { reuse_port }).await?;
+    Ok(())
 }
 
 /// Runs a worker with the example handlers until `stop` ends, then drains it.
@@ -16,15 +19,18 @@ pub(crate) async fn run_worker(
     name: String,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let _ = (settings, name);
-    stop.await;
-    Ok(())
+    let worker = WorkerNode::start(settings, tasker_examples::registry(), &name).await?;
+    let ended = tokio::select! {
+        error = worker.wait() => Err(error.into()),
+        () = stop => Ok(()),
+    };
+    worker.stop().await;
+    ended
 }
 
 /// Brings a database to this version's schema.
 pub(crate) async fn migrate(database_url: &str) -> anyhow::Result<()> {
-    let _ = database_url;
-    Ok(())
+    tasker_store::migrate(database_url).await.context("migrating the database")
 }
 
 /// The templates of the examples: file name and YAML.

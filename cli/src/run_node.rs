@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use tasker_messages::{Namespace, Queue};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::exit::Exit;
@@ -49,6 +50,12 @@ pub(crate) struct WorkerArgs {
     /// Steps that run at a time
     #[arg(long, value_name = "N")]
     slots: Option<u32>,
+    /// A namespace to serve; may be given more than once [default: all]
+    #[arg(long, value_name = "NAME")]
+    namespace: Vec<Namespace>,
+    /// A queue to pull in each namespace; may be given more than once
+    #[arg(long, value_name = "NAME")]
+    queue: Vec<Queue>,
     /// A folder whose files handlers may read; may be given more than once
     #[arg(long, value_name = "DIR")]
     data_root: Vec<PathBuf>,
@@ -94,6 +101,8 @@ pub(crate) async fn worker(command: WorkerCommand) -> anyhow::Result<()> {
     let settings = args.settings.load([
         ("nats.url", args.nats_url, "--nats-url"),
         ("worker.slots", args.slots.map(|n| n.to_string()), "--slots"),
+        ("worker.namespaces", list(&args.namespace), "--namespace"),
+        ("worker.queues", list(&args.queue), "--queue"),
         ("worker.data_roots", data_roots(&args.data_root)?, "--data-root"),
     ])?;
     tasker_config::init_telemetry(&settings.settings.telemetry)?;
@@ -102,7 +111,13 @@ pub(crate) async fn worker(command: WorkerCommand) -> anyhow::Result<()> {
     nodes::run_worker(settings.settings, args.name, stop).await
 }
 
-/// Folders as one setting, whose list has commas between its values.
+/// Names as one setting, whose list has commas between its values.
+fn list<T: AsRef<str>>(names: &[T]) -> Option<String> {
+    let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+    (!names.is_empty()).then(|| names.join(","))
+}
+
+/// Folders as one setting.
 pub(crate) fn data_roots(folders: &[PathBuf]) -> Result<Option<String>, Exit> {
     let texts = folders.iter().map(|folder| match folder.to_str() {
         Some(text) if !text.contains(',') => Ok(text),
@@ -111,8 +126,7 @@ pub(crate) fn data_roots(folders: &[PathBuf]) -> Result<Option<String>, Exit> {
             Err(Exit::usage(format!("--data-root {}: {message}", folder.display())))
         }
     });
-    let texts = texts.collect::<Result<Vec<_>, _>>()?;
-    Ok((!texts.is_empty()).then(|| texts.join(",")))
+    Ok(list(&texts.collect::<Result<Vec<_>, _>>()?))
 }
 
 /// Ends when the process is asked to stop.

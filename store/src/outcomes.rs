@@ -72,7 +72,6 @@ struct Touched {
     attempt: u32,
     dispatch_seq: u32,
     unsettled: bool,
-    has_children: bool,
     queue: Option<String>,
     live: bool,
     applied: bool,
@@ -123,7 +122,7 @@ impl Store {
                 continue;
             }
             count_ended(&mut applied, &mut deltas, attempt, row);
-            if succeeded && row.has_children && row.kind != StepKind::Batchable {
+            if succeeded && row.kind != StepKind::Batchable {
                 parents.push(attempt.step_id.as_uuid());
             }
         }
@@ -268,7 +267,6 @@ async fn insert_outcomes(
                 attempt: row.attempt as u32,
                 dispatch_seq: row.dispatch_seq as u32,
                 unsettled: row.unsettled,
-                has_children: row.has_children,
                 queue: row.queue,
                 live: row.live,
                 applied: row.applied,

@@ -9,6 +9,9 @@ use crate::pool::Tx;
 
 /// Takes the parents off their children's counts. Children without further parents become ready;
 /// they are returned and counted as active.
+///
+/// Edges are read here and not where the parents' rows are locked: a converging transaction may
+/// have added some while the lock was waited for.
 pub(crate) async fn release_children(
     tx: &mut Tx,
     parents: &[Uuid],

@@ -1,1 +1,31 @@
-//! placeholder
+//! The cluster that the integration tests run against: real processes, started as users start them.
+//!
+//! [`Cluster::shared`] is for tests that leave it as they found it, [`Cluster::start`] for those
+//! that kill something. Everything waits for signals of the product or looks again and again until
+//! a deadline; nothing sleeps and hopes.
+
+mod api;
+mod cluster;
+mod compare;
+mod database;
+mod dev;
+mod process;
+mod repository;
+mod scratch;
+mod task;
+mod tool;
+mod until;
+mod wire;
+
+pub use api::{Answer, Api};
+pub use cluster::Cluster;
+pub use compare::{assert_same, difference};
+pub use database::Database;
+pub use dev::{Dev, DevState, Pids};
+pub use process::Process;
+pub use repository::{data_file, example, expected, repository, template};
+pub use scratch::Scratch;
+pub use task::Task;
+pub use tool::{Ended, Tool};
+pub use until::{until, until_some};
+pub use wire::{Reply, Wire};

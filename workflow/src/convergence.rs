@@ -65,7 +65,7 @@ enum Parent {
     Failed,
 }
 
-/// Decides for every convergence behind a batch that has no row.
+/// Decides for every convergence that has no row.
 ///
 /// The same facts give the same plan, and facts that include a plan's rows do not give it again.
 pub fn converge(template: &Template, facts: &TaskFacts) -> ConvergencePlan {
@@ -84,9 +84,7 @@ pub fn converge(template: &Template, facts: &TaskFacts) -> ConvergencePlan {
 
 fn is_open(template: &Template, facts: &TaskFacts, position: usize) -> bool {
     let step = &template.steps[position];
-    step.kind == StepKind::DeferredConvergence
-        && template.is_dynamic(position)
-        && !facts.steps.contains_key(step.name.as_str())
+    step.kind == StepKind::DeferredConvergence && !facts.steps.contains_key(step.name.as_str())
 }
 
 enum Verdict {
@@ -154,11 +152,12 @@ fn with_descendants(
                     || facts.steps.contains_key(template.steps[parent].name.as_str())
             };
             let parents = &template.graph.parents[child];
-            // A batch worker counts as a parent that never exists: its convergences come by
-            // themselves, when the batch has ended.
-            let comes_along = !is_worker(template, child)
-                && !facts.steps.contains_key(template.steps[child].name.as_str())
-                && parents.iter().all(exists);
+            // Members come with their batch, convergences when all of their parents have ended.
+            let kind = template.steps[child].kind;
+            let comes_along =
+                !matches!(kind, StepKind::BatchWorker | StepKind::DeferredConvergence)
+                    && !facts.steps.contains_key(template.steps[child].name.as_str())
+                    && parents.iter().all(exists);
             if comes_along && planned.insert(child) {
                 open.push(child);
             }
@@ -177,12 +176,7 @@ fn planned_step(
     run_now: bool,
 ) -> PlannedStep {
     let parents = || template.graph.parents[position].iter().filter(|&&p| !is_worker(template, p));
-    let joins = template.steps[position].kind == StepKind::DeferredConvergence;
-    let holds_back = |&&parent: &&usize| match parent_state(template, facts, parent) {
-        Parent::Live => true,
-        Parent::Done => false,
-        Parent::Failed => !joins,
-    };
+    let holds_back = |&&parent: &&usize| parent_state(template, facts, parent) != Parent::Done;
     let pending_parents = if run_now { 0 } else { parents().filter(holds_back).count() as u32 };
     let name = |&parent: &usize| -> StepName { template.steps[parent].name.clone() };
     PlannedStep {

@@ -8,9 +8,9 @@ use crate::template::{StepTemplate, Template};
 
 /// The edges of a template by the steps' positions.
 ///
-/// A step is *dynamic* if it is a batch worker or behind one. Dynamic steps have no row when the
-/// task is submitted: members come with their batch, the others with the first convergence in front
-/// of them.
+/// A step is *dynamic* if it is a batch worker or a convergence, or behind one. Dynamic steps have no
+/// row when the task is submitted: members come with their batch, a convergence when its parents
+/// have ended, the others with the first convergence in front of them.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Graph {
     positions: HashMap<StepName, usize>,
@@ -50,7 +50,7 @@ impl Graph {
 fn behind_workers(steps: &[StepTemplate], children: &[Vec<usize>]) -> Vec<bool> {
     let mut dynamic = vec![false; steps.len()];
     let mut open: Vec<usize> =
-        (0..steps.len()).filter(|&n| steps[n].kind == StepKind::BatchWorker).collect();
+        (0..steps.len()).filter(|&n| begins_dynamic(steps[n].kind)).collect();
     while let Some(n) = open.pop() {
         if !dynamic[n] {
             dynamic[n] = true;
@@ -58,6 +58,13 @@ fn behind_workers(steps: &[StepTemplate], children: &[Vec<usize>]) -> Vec<bool> 
         }
     }
     dynamic
+}
+
+/// Members come with their batch. A convergence comes when its parents have ended, also if all of
+/// them exist from the beginning: only the transaction that looks at all of them together can tell
+/// that every one failed, and a join never runs on an empty set.
+fn begins_dynamic(kind: StepKind) -> bool {
+    matches!(kind, StepKind::BatchWorker | StepKind::DeferredConvergence)
 }
 
 /// The rows of a new task.
@@ -79,8 +86,7 @@ pub struct PlannedStep {
     pub step: usize,
     /// Whether it can run at once.
     pub ready: bool,
-    /// Parents that it waits for: those without success, for a convergence those that have not
-    /// ended.
+    /// Parents without success, which it waits for; a convergence comes when it waits for none.
     pub pending_parents: u32,
     /// Whether a convergence transaction must look at its end.
     pub unsettled: bool,
@@ -166,9 +172,8 @@ mod tests {
         check(&["a -", "b - a", "c - b"], &["a 0 ready", "b 1 <- a", "c 1 <- b"], 1, 2);
         // The order of the document need not be that of the graph.
         check(&["b - a c", "a -", "c - a"], &["b 2 <- a c", "a 0 ready", "c 1 <- a"], 1, 2);
-        // A convergence of static steps is there from the start.
-        check(&["a -", "b -", "j j a b"], &["a 0 ready", "b 0 ready", "j 2 <- a b"], 2, 1);
-        // One behind a batch is not, but it is counted.
+        // A convergence is not there from the start, but it is counted.
+        check(&["a -", "b -", "j j a b"], &["a 0 ready unsettled", "b 0 ready unsettled"], 2, 1);
         check(&["s b", "w w s", "j j w"], &["s 0 ready unsettled"], 1, 1);
         // Nor is what is behind it. A static step that it declares is looked at when it ends.
         check(

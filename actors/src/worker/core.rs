@@ -155,7 +155,8 @@ impl Serves {
         let name = |setting| move |source| WorkerError::Name { setting, source };
         let all = namespaces.iter().any(|name| name == "*");
         let named = namespaces.iter().filter(|name| *name != "*").map(|name| name.parse());
-        let named: BTreeSet<Namespace> = named.collect::<Result<_, _>>().map_err(name("namespaces"))?;
+        let named: BTreeSet<Namespace> =
+            named.collect::<Result<_, _>>().map_err(name("namespaces"))?;
         let queues = queues.iter().map(|name| name.parse());
         let queues = queues.collect::<Result<_, _>>().map_err(name("queues"))?;
         Ok(Self { namespaces: (!all).then_some(named), queues })

@@ -123,16 +123,22 @@ impl Ledger {
         if credit_here > 0 {
             return Ask::Wait;
         }
-        let room = busy < slots;
-        account.starved |= !room;
-        if room { Ask::Soon } else { Ask::Wait }
+        let soon = next_request(&Demand { impatient: true, ..demand }) > 0;
+        account.starved |= !soon;
+        if soon { Ask::Soon } else { Ask::Wait }
     }
 
     /// Credit that was not used.
     pub(crate) fn void(&self, credit: u32) {
-        if credit > 0 {
-            let mut account = self.account();
-            account.credit = account.credit.saturating_sub(credit);
+        if credit == 0 {
+            return;
+        }
+        let mut account = self.account();
+        account.credit = account.credit.saturating_sub(credit);
+        let wake = std::mem::take(&mut account.starved);
+        drop(account);
+        if wake {
+            self.freed.send_replace(());
         }
     }
 
@@ -181,16 +187,16 @@ mod tests {
             // Backlog: everything that is free, in chunks, at most what waits.
             ((64, 3, 1, (2, 0), 1_000), 63, 63),
             ((64, 3, 1, (2, 0), 5), 5, 5),
-            ((64, 3, 1, (5, 3), 5), 2, 2),
+            ((64, 3, 1, (5, 3), 5), 0, 0),
             ((64, 3, 40, (12, 10), 1_000), 0, 0),
             ((64, 3, 30, (12, 10), 1_000), 24, 24),
             // Two queues with backlog share.
-            ((64, 2, 20, (30, 0), 1_000), 15, 15),
+            ((64, 2, 16, (30, 0), 1_000), 19, 19),
             ((64, 2, 32, (33, 0), 1_000), 0, 0),
             // Little room without credit: only when impatient.
             ((64, 1, 60, (0, 0), 1_000), 0, 4),
             ((64, 1, 60, (1, 1), 1_000), 0, 0),
-            ((64, 1, 63, (0, 0), 1), 1, 1),
+            ((64, 1, 63, (0, 0), 1), 0, 1),
             // No slot is free: nothing, whatever waits.
             ((64, 1, 64, (0, 0), 1_000), 0, 0),
             ((64, 9, 70, (0, 0), 1_000), 0, 0),
@@ -216,7 +222,8 @@ mod tests {
                 let mut credit = vec![0; queues as usize];
                 for round in 0..1_000_usize {
                     let here = &mut credit[round % queues as usize];
-                    if let Ask::Request(n) = ledger.ask(*here, (round % 90) as u64, round % 3 == 0) {
+                    if let Ask::Request(n) = ledger.ask(*here, (round % 90) as u64, round % 3 == 0)
+                    {
                         *here += n;
                     }
                     if *here > 0 && round % 4 != 0 {

@@ -81,16 +81,24 @@ impl Worker {
     ) -> Result<Self, WorkerError> {
         let claims = Link::default();
         let core = Arc::new(Core::new(bus, settings, registry, name, claims.clone())?);
-        let child_core = || Arc::clone(&core);
-        let (c1, c2, c3, c4) = (child_core(), child_core(), child_core(), child_core());
+        let [c1, c2, c3, c4] = [0; 4].map(|_| Arc::clone(&core));
         let children = vec![
-            Child::new("worker_outcomes", Link::default(), || OutcomesActor, move || c1.clone()),
-            Child::new("worker_claims", claims, || ClaimsActor, move || c2.clone()),
-            Child::new("worker_heartbeat", Link::default(), || HeartbeatActor, move || c3.clone()),
-            Child::new("worker_intake", Link::default(), || IntakeActor, move || c4.clone()),
+            Child::new(
+                "worker_outcomes",
+                Link::default(),
+                || OutcomesActor,
+                move || Arc::clone(&c1),
+            ),
+            Child::new("worker_claims", claims, || ClaimsActor, move || Arc::clone(&c2)),
+            Child::new(
+                "worker_heartbeat",
+                Link::default(),
+                || HeartbeatActor,
+                move || Arc::clone(&c3),
+            ),
+            Child::new("worker_intake", Link::default(), || IntakeActor, move || Arc::clone(&c4)),
         ];
-        let supervisor =
-            Supervisor::start(children, core.settings.supervision.clone()).await?;
+        let supervisor = Supervisor::start(children, core.settings.supervision.clone()).await?;
         tracing::info!(worker = %core.id, name, "worker started");
         Ok(Self { core, supervisor })
     }

@@ -17,12 +17,9 @@ pub(crate) struct Place {
 impl Place {
     pub(crate) fn new(core: &Core, queue: QueueRef) -> Self {
         let QueueRef { namespace, queue } = queue;
-        let backend = BusBackend::new(core.bus.clone(), &namespace, core.settings.nats.request_timeout());
+        let backend =
+            BusBackend::new(core.bus.clone(), &namespace, core.settings.nats.request_timeout());
         let durable = subject::work_durable(&namespace, &queue);
         Self { namespace, queue, durable, backend: Arc::new(backend) }
-    }
-
-    pub(crate) fn is(&self, queue: &QueueRef) -> bool {
-        self.namespace == queue.namespace && self.queue == queue.queue
     }
 }

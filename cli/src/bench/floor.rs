@@ -197,7 +197,8 @@ async fn answer(bus: Bus, floor: Floor) -> anyhow::Result<()> {
         tokio::spawn(async move {
             let stored = async {
                 let outcomes: Outcomes = serde_json::from_slice(&request.payload)?;
-                let stored = floor.insert_outcomes(&outcomes.ids, &outcomes.results, worker).await?;
+                let stored =
+                    floor.insert_outcomes(&outcomes.ids, &outcomes.results, worker).await?;
                 Ok::<_, anyhow::Error>(stored)
             };
             let refused = |error: anyhow::Error| {

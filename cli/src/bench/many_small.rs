@@ -25,9 +25,7 @@ pub(super) async fn measure(link: &Link, tasks: u32, runs: u32) -> anyhow::Resul
         let (ids, time) = run(link, tasks).await?;
         times.push(time);
         let views = stream::iter(ids).map(|id| link.get(id)).buffer_unordered(16);
-        views
-            .try_for_each(|view| async { verify(&completed(view)?, WORKERS) })
-            .await?;
+        views.try_for_each(|view| async { verify(&completed(view)?, WORKERS) }).await?;
     }
     Ok(times)
 }

@@ -51,7 +51,8 @@ impl Report {
         let mut all: Vec<Duration> = runs.iter().flatten().copied().collect();
         all.sort_unstable();
         // The nearest rank: the smallest time that so many of a hundred do not exceed.
-        let rank = |percent: usize| all.get((all.len() * percent).div_ceil(100).max(1) - 1).copied();
+        let rank =
+            |percent: usize| all.get((all.len() * percent).div_ceil(100).max(1) - 1).copied();
         Self {
             workload,
             n,
@@ -70,7 +71,9 @@ impl Report {
     pub(super) fn compare(&mut self, floor: &Report) {
         self.floor_per_s = floor.per_s;
         self.ratio_to_floor = match (self.per_s, floor.per_s) {
-            (Some(own), Some(floor)) if floor > 0.0 => Some((own / floor * 1_000.0).round() / 1_000.0),
+            (Some(own), Some(floor)) if floor > 0.0 => {
+                Some((own / floor * 1_000.0).round() / 1_000.0)
+            }
             _ => None,
         };
     }

@@ -70,9 +70,7 @@ impl Peaks {
 }
 
 fn look(pids: &Pids) -> Peaks {
-    let largest = |pids: &[i32]| {
-        pids.iter().filter_map(|&pid| resident_mib(pid)).reduce(f64::max)
-    };
+    let largest = |pids: &[i32]| pids.iter().filter_map(|&pid| resident_mib(pid)).reduce(f64::max);
     Peaks {
         orchestrator: largest(&pids.orchestrators),
         worker: largest(&pids.workers),
@@ -90,7 +88,8 @@ fn proportional_mib(parent: i32) -> Option<f64> {
     let mut pids: HashSet<i32> = HashSet::from([parent]);
     let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
     pids.extend(children.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
-    let pss = |pid: i32| kib(&fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?, "Pss:");
+    let pss =
+        |pid: i32| kib(&fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?, "Pss:");
     Some(pids.into_iter().filter_map(pss).sum::<f64>() / 1024.0)
 }
 

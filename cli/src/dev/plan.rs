@@ -6,8 +6,9 @@ use crate::exit::Exit;
 use crate::run_node;
 use crate::settings::SettingsArgs;
 
-/// Longest drain of a worker: `dev` stops everything within 20 s.
-const MAX_DRAIN_MS: u64 = 9_000;
+/// Longest drain of a worker, which takes some seconds more to end: `dev` stops everything within
+/// 20 s.
+const MAX_DRAIN_MS: u64 = 7_000;
 
 /// What to run, checked and with absolute paths.
 #[derive(Debug)]

@@ -15,9 +15,9 @@ type Stop = (fn(Slot) -> bool, Duration);
 /// Those that need others end before them. What is left at its time is killed; all of it stays
 /// below 20 s.
 const STOPS: [Stop; 4] = [
-    (|slot| matches!(slot, Slot::Worker(_)), Duration::from_secs(10)),
-    (|slot| matches!(slot, Slot::Orchestrator(_)), Duration::from_secs(13)),
-    (|slot| matches!(slot, Slot::Nats), Duration::from_secs(15)),
+    (|slot| matches!(slot, Slot::Worker(_)), Duration::from_secs(11)),
+    (|slot| matches!(slot, Slot::Orchestrator(_)), Duration::from_secs(14)),
+    (|slot| matches!(slot, Slot::Nats), Duration::from_secs(16)),
     (|slot| matches!(slot, Slot::Postgres), Duration::from_secs(18)),
 ];
 

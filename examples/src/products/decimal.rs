@@ -71,4 +71,13 @@ mod tests {
             assert_eq!(got.as_deref(), expect, "{text:?}");
         }
     }
+
+    #[test]
+    fn the_nearest_float_is_the_one_that_the_text_reads_as() {
+        for n in 1..2_000_u32 {
+            let mean = Decimal::from(n) / Decimal::from(7_u32 + n % 89);
+            let expect: f64 = mean.to_string().parse().expect("a float");
+            assert_eq!(nearest_number(mean).as_f64(), Some(expect), "{mean}");
+        }
+    }
 }

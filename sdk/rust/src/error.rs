@@ -133,6 +133,17 @@ mod tests {
         assert_eq!(failure.message, "invalid digit found in string");
     }
 
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot read the list")]
+    struct Unreadable(#[source] std::num::ParseIntError);
+
+    #[test]
+    fn causes_are_part_of_the_message() {
+        let cause = "x".parse::<u8>().expect_err("x is no number");
+        let error = StepError::from(Unreadable(cause));
+        assert_eq!(error.message(), "cannot read the list: invalid digit found in string");
+    }
+
     #[test]
     fn constructors() {
         let table = [

@@ -27,8 +27,6 @@ with input as (
 )
 select l.id, l.task_id, l.batch_id, l.kind::text as "kind!", l.attempt, l.dispatch_seq,
        l.unsettled, l.queue, l.state in ('enqueued', 'in_progress') as "live!",
-       (l.batch_id is null
-        and exists (select from tasker.step_edges e where e.parent_id = l.id)) as "has_children!",
        (i.step_id is not null) as "applied!",
        (i.step_id is null
         and exists (select from tasker.outcomes o where o.step_id = l.id)) as "ended_before!"

@@ -6,6 +6,7 @@ use crate::testing::template;
 
 const MOST: u32 = 1000;
 
+#[expect(clippy::result_large_err, reason = "as the function under test")]
 fn judge(result: &str, appended: Option<u32>) -> Result<BatchPlan, StepFailure> {
     let template = template(&[
         "split b",

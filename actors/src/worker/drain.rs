@@ -1,0 +1,96 @@
+//! The orderly end of a worker.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tasker_messages::subject::Request;
+use tasker_messages::{Namespace, ReleaseReply, ReleaseRequest, ReleasedStep};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use super::core::{Core, Stage};
+use super::held::{HeldStep, Phase};
+use super::retry::BackOff;
+
+/// How long pull loops may take to end.
+const LOOPS_END: Duration = Duration::from_secs(3);
+/// How long giving steps back may take, before their messages are left to come back.
+const RELEASE_LIMIT: Duration = Duration::from_secs(5);
+/// Most steps that are given back by one request.
+const MAX_RELEASED: usize = 1_024;
+
+impl Core {
+    /// Ends everything, in this order: pulling, waiting, running, reporting.
+    pub(crate) async fn drain(&self) {
+        let deadline = Instant::now() + self.settings.worker.drain();
+        self.stage.send_replace(Stage::Draining);
+        tracing::info!(held = self.ledger.busy(), "worker drains");
+        let mut freed = self.ledger.freed();
+        let loops_ended =
+            async { while self.ledger.queues() > 0 && freed.changed().await.is_ok() {} };
+        if timeout(LOOPS_END, loops_ended).await.is_err() {
+            tracing::warn!("a queue is still being pulled");
+        }
+        self.slots.close();
+        self.give_back(self.held.take(&[Phase::Claiming, Phase::Waiting])).await;
+        if timeout_at(deadline, self.held.empty()).await.is_err() {
+            let unfinished = self.held.take(&[Phase::Claiming, Phase::Waiting, Phase::Running]);
+            tracing::warn!(steps = unfinished.len(), "what still runs is given back");
+            self.stage.send_replace(Stage::Killed);
+            self.give_back(unfinished).await;
+            if timeout(self.settings.worker.report_timeout(), self.held.empty()).await.is_err() {
+                tracing::warn!("outcomes were not answered; their steps run again elsewhere");
+            }
+        }
+        if let Err(error) = self.bus.flush().await {
+            tracing::warn!(%error, "the last acknowledgements may be lost");
+        }
+    }
+
+    /// Gives steps back to the orchestrators, and acknowledges their messages after the answer: new
+    /// ones are on the way then.
+    async fn give_back(&self, steps: Vec<HeldStep>) {
+        let mut by_namespace: HashMap<Namespace, Vec<HeldStep>> = HashMap::new();
+        for step in steps {
+            by_namespace.entry(step.place.namespace.clone()).or_default().push(step);
+        }
+        for (namespace, steps) in by_namespace {
+            for steps in steps.chunks(MAX_RELEASED) {
+                if timeout(RELEASE_LIMIT, self.release(&namespace, steps)).await.is_err() {
+                    tracing::warn!(%namespace, steps = steps.len(), "steps come back by themselves");
+                }
+            }
+        }
+    }
+
+    async fn release(&self, namespace: &Namespace, steps: &[HeldStep]) {
+        let released = steps.iter().map(|step| ReleasedStep {
+            step_id: step.step_id,
+            attempt: step.attempt,
+            dispatch_seq: step.dispatch_seq,
+        });
+        let request = ReleaseRequest { worker: self.id, steps: released.collect() };
+        let subject = Request::Release.subject(namespace);
+        let timeout = self.settings.nats.request_timeout();
+        let mut back_off = BackOff::of_requests();
+        loop {
+            let answer = self.bus.request::<_, ReleaseReply>(subject.clone(), &request, timeout);
+            match answer.await {
+                Ok(reply) => {
+                    tracing::info!(%namespace, steps = reply.released, "steps given back");
+                    break;
+                }
+                Err(error) if !error.is_retryable() => {
+                    tracing::error!(%error, %namespace, "steps are not taken back");
+                    return;
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "giving back again");
+                    sleep(back_off.next()).await;
+                }
+            }
+        }
+        for step in steps {
+            step.ack.ack().await;
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! The way of one step from its slot to its outcome.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use tasker_messages::{AttemptFinished, AttemptOutcome, SharedStep, StepKind, WorkItem, code};
+use tasker_sdk::{ContextParts, RegisteredHandler, StepContext, StepError};
+
+use super::core::Stage;
+use super::held::Hold;
+use super::judge::{Ending, failed, judge};
+use super::place::Place;
+
+/// A step that may be run.
+pub(crate) struct Step {
+    pub(crate) item: WorkItem,
+    pub(crate) place: Arc<Place>,
+    pub(crate) attempt: u32,
+    pub(crate) tries: u32,
+    pub(crate) hold: Hold,
+}
+
+/// What a step ended with.
+struct Outcome {
+    kind: StepKind,
+    outcome: AttemptOutcome,
+    ran: Duration,
+}
+
+/// Runs a step as soon as there is a slot, and hands its outcome over. A step that is taken from
+/// its hold meanwhile ends without one.
+pub(crate) async fn run_step(step: Step) {
+    let core = Arc::clone(&step.hold.core);
+    let Ok(slot) = core.slots.acquire().await else { return step.hold.leave_behind() };
+    let outcome = match core.shared.of(&core.bus, &step.place.namespace, &step.item).await {
+        Ok(shared) => execute(&step, shared).await,
+        Err(error) => Some(Outcome {
+            // Nobody said what the step is; a range tells a member from the rest.
+            kind: match step.item.cursor {
+                Some(_) => StepKind::BatchWorker,
+                None => StepKind::Standard,
+            },
+            outcome: failed(error),
+            ran: Duration::ZERO,
+        }),
+    };
+    let Some(Outcome { kind, outcome, ran }) = outcome else { return };
+    let Some(dispatch_seq) = core.held.end(&step.hold) else { return };
+    match outcome {
+        AttemptOutcome::Succeeded(_) => core.meters.succeeded.increment(1),
+        AttemptOutcome::Failed(_) => core.meters.failed.increment(1),
+    }
+    let finished = AttemptFinished {
+        step_id: step.item.step_id,
+        attempt: step.attempt,
+        dispatch_seq,
+        kind,
+        execution_ms: u32::try_from(ran.as_millis()).unwrap_or(u32::MAX),
+        outcome,
+    };
+    core.outbox.push(finished, step.place, step.item.node, step.hold).await;
+    drop(slot);
+}
+
+async fn execute(step: &Step, shared: Arc<SharedStep>) -> Option<Outcome> {
+    let core = &step.hold.core;
+    let kind = shared.kind;
+    let timeout = shared.timeout_ms.map(Duration::from_millis);
+    if !core.held.start(&step.hold, kind, timeout) {
+        return None;
+    }
+    let failed = |error| Some(Outcome { kind, outcome: failed(error), ran: Duration::ZERO });
+    let Some(handler) = core.registry.get(&shared.callable) else {
+        metrics::counter!("tasker_worker_missing_handlers_total").increment(1);
+        tracing::warn!(callable = shared.callable, step.id = %step.item.step_id, "no such handler");
+        let message = format!("this worker has no handler `{}`", shared.callable);
+        return failed(StepError::retryable(code::HANDLER_NOT_FOUND, message));
+    };
+    let cursor = match step.item.cursor_config() {
+        Ok(cursor) => cursor,
+        Err(error) => {
+            let message = format!("the range of the step cannot be read: {error}");
+            return failed(StepError::permanent(code::INVALID_VALUE, message));
+        }
+    };
+    let ctx = StepContext::new(ContextParts {
+        namespace: step.place.namespace.clone(),
+        task_id: step.item.task_id,
+        step_id: step.item.step_id,
+        name: Arc::clone(&step.item.name),
+        attempt: step.attempt,
+        tries: step.tries,
+        shared,
+        cursor,
+        cancelled: core.cancelled.watch(&step.place.namespace, step.item.task_id),
+        backend: Arc::clone(&step.place.backend),
+        files: Arc::clone(&core.files),
+    });
+    let started = Instant::now();
+    let ending = call(step, &handler, ctx, timeout).await?;
+    let outcome = judge(ending, core.settings.outcomes.max_result_bytes);
+    Some(Outcome { kind, outcome, ran: started.elapsed() })
+}
+
+/// Calls the handler; `None` if the worker's time is up before it ends.
+async fn call(
+    step: &Step,
+    handler: &RegisteredHandler,
+    ctx: StepContext,
+    timeout: Option<Duration>,
+) -> Option<Ending> {
+    // A handler that panics is dropped as a whole; nothing of it is used afterwards.
+    let call = AssertUnwindSafe(handler.call(ctx)).catch_unwind();
+    let limited = async {
+        match timeout {
+            Some(limit) => tokio::time::timeout(limit, call).await.map_err(|_| limit),
+            None => Ok(call.await),
+        }
+    };
+    let mut stage = step.hold.core.stage.subscribe();
+    tokio::select! {
+        biased;
+        ended = limited => Some(match ended {
+            Ok(Ok(returned)) => Ending::Returned(returned),
+            Ok(Err(payload)) => Ending::Panicked(payload),
+            Err(limit) => Ending::TimedOut(limit),
+        }),
+        _killed = stage.wait_for(|stage| *stage == Stage::Killed) => None,
+    }
+}

@@ -1,0 +1,357 @@
+//! The deliveries that the worker holds: waiting, running, or waiting for the answer to a report.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tasker_bus::AckHandle;
+use tasker_messages::{NodeId, RunningStep, StepId, StepKind, WorkItem};
+use tokio::sync::Notify;
+
+use super::core::Core;
+use super::place::Place;
+
+/// How far a held step is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// It waits for the verdict on its claim; another worker may be running it.
+    Claiming,
+    /// It waits for a slot.
+    Waiting,
+    /// Its handler runs.
+    Running,
+    /// Its outcome is on the way.
+    Reporting,
+}
+
+/// One held step.
+pub(crate) struct HeldStep {
+    /// Distinguishes holds of the same step.
+    serial: u64,
+    pub(crate) place: Arc<Place>,
+    pub(crate) step_id: StepId,
+    pub(crate) attempt: u32,
+    pub(crate) dispatch_seq: u32,
+    pub(crate) node: NodeId,
+    pub(crate) ack: AckHandle,
+    phase: Phase,
+    since: Instant,
+    pub(crate) kind: StepKind,
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// What a delivery is to a worker that may hold the same step already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Meeting {
+    /// The step is not held.
+    New,
+    /// The same dispatch again, or a newer one of the attempt that is held: go on with it under the
+    /// new delivery.
+    Same,
+    /// An older dispatch than the one that is held.
+    Older,
+    /// A later attempt: what is held has been overtaken.
+    Later,
+}
+
+/// `held` and `come` are attempt and `dispatch_seq`. A claim raises the attempt that is held, so a
+/// redelivery may name a lower one.
+fn meet(held: Option<(u32, u32)>, come: (u32, u32)) -> Meeting {
+    match held {
+        None => Meeting::New,
+        Some((_, seq)) if come.1 < seq => Meeting::Older,
+        Some((attempt, seq)) if come.1 > seq && come.0 > attempt => Meeting::Later,
+        Some(_) => Meeting::Same,
+    }
+}
+
+/// What became of a delivery that was admitted.
+pub(crate) enum Admitted {
+    /// It is to be run.
+    New(Hold),
+    /// It belongs to a step that is held. The message given back is not needed any more, if any.
+    Known(Option<AckHandle>),
+}
+
+/// All held steps of a worker.
+#[derive(Default)]
+pub(crate) struct HeldSteps {
+    steps: Mutex<HashMap<StepId, HeldStep>>,
+    serial: AtomicU64,
+    emptied: Notify,
+}
+
+impl HeldSteps {
+    fn steps(&self) -> MutexGuard<'_, HashMap<StepId, HeldStep>> {
+        self.steps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn next_serial(&self) -> u64 {
+        self.serial.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Takes a delivery in. The slot that it occupies is already booked in the ledger.
+    pub(crate) fn admit(
+        core: &Arc<Core>,
+        place: &Arc<Place>,
+        item: &WorkItem,
+        ack: AckHandle,
+        must_claim: bool,
+    ) -> Admitted {
+        let held = &core.held;
+        let mut steps = held.steps();
+        let entry = steps.entry(item.step_id);
+        let known = match &entry {
+            Entry::Occupied(known) => Some((known.get().attempt, known.get().dispatch_seq)),
+            Entry::Vacant(_) => None,
+        };
+        match (meet(known, (item.attempt, item.dispatch_seq)), entry) {
+            (Meeting::Older, _) => Admitted::Known(Some(ack)),
+            (Meeting::Same, Entry::Occupied(mut known)) => {
+                let known = known.get_mut();
+                let previous = std::mem::replace(&mut known.ack, ack);
+                let replaced = known.dispatch_seq != item.dispatch_seq;
+                known.dispatch_seq = item.dispatch_seq;
+                Admitted::Known(replaced.then_some(previous))
+            }
+            (_, entry) => {
+                let serial = held.next_serial();
+                entry.insert_entry(HeldStep {
+                    serial,
+                    place: Arc::clone(place),
+                    step_id: item.step_id,
+                    attempt: item.attempt,
+                    dispatch_seq: item.dispatch_seq,
+                    node: item.node,
+                    ack,
+                    phase: if must_claim { Phase::Claiming } else { Phase::Waiting },
+                    since: Instant::now(),
+                    kind: StepKind::Standard,
+                    timeout: None,
+                });
+                let core = Arc::clone(core);
+                Admitted::New(Hold { core, step_id: item.step_id, serial, seated: true })
+            }
+        }
+    }
+
+    /// Looks at a hold if it is still the step's current one.
+    fn with<T>(&self, hold: &Hold, change: impl FnOnce(&mut HeldStep) -> T) -> Option<T> {
+        let mut steps = self.steps();
+        steps.get_mut(&hold.step_id).filter(|step| step.serial == hold.serial).map(change)
+    }
+
+    /// The claim was granted.
+    pub(crate) fn granted(&self, hold: &Hold, attempt: u32) {
+        self.with(hold, |step| {
+            step.attempt = attempt;
+            step.phase = Phase::Waiting;
+        });
+    }
+
+    /// The handler is about to run. `false` if the step has been taken from this hold.
+    pub(crate) fn start(&self, hold: &Hold, kind: StepKind, timeout: Option<Duration>) -> bool {
+        let started = self.with(hold, |step| {
+            step.phase = Phase::Running;
+            step.kind = kind;
+            step.timeout = timeout;
+            step.since = Instant::now();
+        });
+        started.is_some()
+    }
+
+    /// There is an outcome. Gives the `dispatch_seq` of the newest message, or `None` if the step
+    /// has been taken from this hold, so that its outcome is of no interest.
+    pub(crate) fn end(&self, hold: &Hold) -> Option<u32> {
+        self.with(hold, |step| {
+            step.phase = Phase::Reporting;
+            step.dispatch_seq
+        })
+    }
+
+    /// The holds are done with. Gives their messages, in order, where they are still current.
+    pub(crate) fn settle(&self, holds: Vec<Hold>) -> Vec<Option<AckHandle>> {
+        let mut steps = self.steps();
+        let settled = holds.iter().map(|hold| remove(&mut steps, hold.step_id, hold.serial));
+        let settled = settled.collect();
+        let empty = steps.is_empty();
+        drop(steps);
+        if empty {
+            self.emptied.notify_waiters();
+        }
+        // Their entries are gone; dropping the holds only frees slots that are still booked.
+        drop(holds);
+        settled
+    }
+
+    /// Steps that have been held for longer than `age`, for a sign of life.
+    pub(crate) fn running(&self, place: &Place, age: Duration, most: usize) -> Vec<RunningStep> {
+        let steps = self.steps();
+        let listed = steps.values().filter(|step| {
+            step.place.namespace == place.namespace
+                && step.phase != Phase::Claiming
+                && step.since.elapsed() >= age
+        });
+        let running = listed.map(|s| RunningStep { step_id: s.step_id, attempt: s.attempt });
+        running.take(most).collect()
+    }
+
+    /// How many steps of a queue are held.
+    pub(crate) fn count(&self, place: &Place) -> u32 {
+        let is_there = |step: &&HeldStep| {
+            step.place.namespace == place.namespace && step.place.queue == place.queue
+        };
+        self.steps().values().filter(is_there).count() as u32
+    }
+
+    /// Messages whose time is to start anew.
+    pub(crate) fn to_extend(&self, age: Duration) -> Vec<AckHandle> {
+        let steps = self.steps();
+        let old = steps.values().filter(|step| step.since.elapsed() >= age);
+        old.map(|step| step.ack.clone()).collect()
+    }
+
+    /// Takes over steps whose handlers run for longer than their timeout and `grace`: they block
+    /// their thread, so that the timer in their own task does not fire.
+    pub(crate) fn take_overdue(core: &Arc<Core>, grace: Duration) -> Vec<Overdue> {
+        let held = &core.held;
+        let mut steps = held.steps();
+        let overdue = steps.values_mut().filter(|step| {
+            let limit = step.timeout.map(|timeout| timeout + grace);
+            step.phase == Phase::Running && limit.is_some_and(|limit| step.since.elapsed() > limit)
+        });
+        let overdue = overdue.map(|step| {
+            // The slot stays booked by the task that is stuck.
+            step.serial = held.next_serial();
+            step.phase = Phase::Reporting;
+            Overdue {
+                hold: Hold {
+                    core: Arc::clone(core),
+                    step_id: step.step_id,
+                    serial: step.serial,
+                    seated: false,
+                },
+                place: Arc::clone(&step.place),
+                attempt: step.attempt,
+                dispatch_seq: step.dispatch_seq,
+                node: step.node,
+                kind: step.kind,
+                timeout: step.timeout.unwrap_or_default(),
+                ran: step.since.elapsed(),
+            }
+        });
+        overdue.collect()
+    }
+
+    /// Takes all steps whose phase is one of these from their holds.
+    pub(crate) fn take(&self, phases: &[Phase]) -> Vec<HeldStep> {
+        let mut steps = self.steps();
+        let taken = steps.extract_if(|_, step| phases.contains(&step.phase));
+        taken.map(|(_, step)| step).collect()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.steps().is_empty()
+    }
+
+    /// Waits until nothing is held.
+    pub(crate) async fn empty(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            tokio::pin!(emptied);
+            // Before the look, so that an end between look and wait is not missed.
+            emptied.as_mut().enable();
+            if self.is_empty() {
+                return;
+            }
+            emptied.await;
+        }
+    }
+}
+
+fn remove(
+    steps: &mut HashMap<StepId, HeldStep>,
+    step_id: StepId,
+    serial: u64,
+) -> Option<AckHandle> {
+    match steps.entry(step_id) {
+        Entry::Occupied(step) if step.get().serial == serial => Some(step.remove().ack),
+        _ => None,
+    }
+}
+
+/// A step that was taken over because its handler does not come back.
+pub(crate) struct Overdue {
+    pub(crate) hold: Hold,
+    pub(crate) place: Arc<Place>,
+    pub(crate) attempt: u32,
+    pub(crate) dispatch_seq: u32,
+    pub(crate) node: NodeId,
+    pub(crate) kind: StepKind,
+    pub(crate) timeout: Duration,
+    pub(crate) ran: Duration,
+}
+
+/// The right to run a step, and the booking of its slot. Dropped without [`HeldSteps::settle`], the
+/// step is forgotten without acknowledgement, so that it comes back: whatever goes wrong between
+/// delivery and verdict ends there.
+pub(crate) struct Hold {
+    pub(crate) core: Arc<Core>,
+    pub(crate) step_id: StepId,
+    serial: u64,
+    /// Whether a slot is booked.
+    seated: bool,
+}
+
+impl Hold {
+    /// Frees the slot; the delivery is still held.
+    pub(crate) fn leave_slot(&mut self) {
+        if std::mem::take(&mut self.seated) {
+            self.core.ledger.give();
+        }
+    }
+
+    /// Leaves the step among the held ones, for [`HeldSteps::take`].
+    pub(crate) fn leave_behind(mut self) {
+        self.serial = 0;
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.leave_slot();
+        let mut steps = self.core.held.steps();
+        let forgotten = remove(&mut steps, self.step_id, self.serial).is_some();
+        let empty = forgotten && steps.is_empty();
+        drop(steps);
+        if empty {
+            self.core.held.emptied.notify_waiters();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deliveries_of_held_steps() {
+        // (held attempt, seq), (come attempt, seq)
+        let table = [
+            (None, (1, 1), Meeting::New),
+            (Some((1, 1)), (1, 1), Meeting::Same),
+            // Claimed after a redelivery, and delivered once more.
+            (Some((3, 1)), (1, 1), Meeting::Same),
+            // Taken for lost and dispatched again while it runs here.
+            (Some((1, 1)), (1, 2), Meeting::Same),
+            (Some((2, 2)), (1, 1), Meeting::Older),
+            // A retry, while the report of the failed attempt waits for its answer.
+            (Some((1, 1)), (2, 2), Meeting::Later),
+        ];
+        for (held, come, expect) in table {
+            assert_eq!(meet(held, come), expect, "{held:?} meets {come:?}");
+        }
+    }
+}

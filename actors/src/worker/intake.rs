@@ -1,0 +1,208 @@
+//! Decides which queues are pulled. Told by the orchestrators' list of queues and by news of it;
+//! emits pull loops. What is lost when it dies: what was delivered and not yet taken in comes back
+//! after `ack_wait`; running steps go on.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tasker_messages::{QueueList, QueueRef, subject};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::core::{Core, Serves, Stage};
+use super::place::Place;
+use super::pull_loop::{PullLoop, Signal};
+
+/// Decides which queues are pulled.
+pub(crate) struct IntakeActor;
+
+/// What the intake is told.
+pub(crate) enum IntakeMessage {
+    /// See whether the loops still run, and ask for the list of queues.
+    Refresh,
+    /// Queues have been added or removed.
+    QueuesChanged,
+    /// These queues exist; `None` if nobody could say.
+    Listed(Option<Vec<QueueRef>>),
+}
+
+/// What the intake keeps in mind: its loops end with it.
+pub(crate) struct IntakeState {
+    core: Arc<Core>,
+    loops: JoinSet<()>,
+    pulled: HashMap<QueueRef, (Arc<Place>, watch::Sender<Signal>)>,
+    listener: JoinSet<()>,
+    listing: bool,
+}
+
+/// How often the list of queues is asked for although nobody told of a change.
+const REFRESH: Duration = Duration::from_secs(5);
+/// The same while the worker knows of no queue.
+const FIRST_REFRESH: Duration = Duration::from_millis(500);
+
+impl Actor for IntakeActor {
+    type Msg = IntakeMessage;
+    type State = IntakeState;
+    type Arguments = Arc<Core>;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<IntakeMessage>,
+        core: Arc<Core>,
+    ) -> Result<IntakeState, ActorProcessingErr> {
+        let mut news = core.bus.subscribe(subject::QUEUES_CHANGED, None).await?;
+        let mut listener = JoinSet::new();
+        let told = myself.clone();
+        listener.spawn(async move {
+            while news.next().await.is_some() {
+                if told.cast(IntakeMessage::QueuesChanged).is_err() {
+                    return;
+                }
+            }
+        });
+        let (loops, pulled) = (JoinSet::new(), HashMap::new());
+        let mut state = IntakeState { core, loops, pulled, listener, listing: false };
+        refresh(&myself, &mut state)?;
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<IntakeMessage>,
+        message: IntakeMessage,
+        state: &mut IntakeState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            IntakeMessage::Refresh => refresh(&myself, state),
+            IntakeMessage::QueuesChanged => {
+                for (_, signal) in state.pulled.values() {
+                    signal.send_modify(|signal| signal.changes += 1);
+                }
+                ask_for_queues(&myself, state);
+                Ok(())
+            }
+            IntakeMessage::Listed(queues) => {
+                state.listing = false;
+                if let Some(queues) = queues.filter(|_| state.core.stage() == Stage::Serving) {
+                    pull(state, choose(&state.core.serves, queues));
+                }
+                let next = if state.pulled.is_empty() { FIRST_REFRESH } else { REFRESH };
+                myself.send_after(next, || IntakeMessage::Refresh);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Looks after the loops and asks for the list of queues. The answer plans the next look.
+fn refresh(
+    myself: &ActorRef<IntakeMessage>,
+    state: &mut IntakeState,
+) -> Result<(), ActorProcessingErr> {
+    if state.listener.try_join_next().is_some() {
+        return Err("the subscription to news of queues has ended".into());
+    }
+    while let Some(ended) = state.loops.try_join_next() {
+        ended.map_err(|error| format!("a pull loop has died: {error}"))?;
+    }
+    ask_for_queues(myself, state);
+    Ok(())
+}
+
+fn ask_for_queues(myself: &ActorRef<IntakeMessage>, state: &mut IntakeState) {
+    if std::mem::replace(&mut state.listing, true) {
+        return;
+    }
+    let (myself, core) = (myself.clone(), Arc::clone(&state.core));
+    tokio::spawn(async move {
+        let queues = match named(&core.serves) {
+            Some(queues) => Some(queues),
+            None => list(&core).await,
+        };
+        let _stopped = myself.cast(IntakeMessage::Listed(queues));
+    });
+}
+
+/// The queues of a worker whose namespaces are named in its settings.
+fn named(serves: &Serves) -> Option<Vec<QueueRef>> {
+    let namespaces = serves.namespaces.as_ref()?.iter();
+    let queues = namespaces.flat_map(|namespace| {
+        serves
+            .queues
+            .iter()
+            .map(|queue| QueueRef { namespace: namespace.clone(), queue: queue.clone() })
+    });
+    Some(queues.collect())
+}
+
+async fn list(core: &Core) -> Option<Vec<QueueRef>> {
+    let timeout = core.settings.nats.request_timeout();
+    match core.bus.request::<_, QueueList>(subject::QUEUES_LIST.to_owned(), &(), timeout).await {
+        Ok(list) => Some(list.queues),
+        Err(error) => {
+            tracing::debug!(%error, "the queues are not known");
+            None
+        }
+    }
+}
+
+/// Those of the queues that exist which this worker serves.
+fn choose(serves: &Serves, mut queues: Vec<QueueRef>) -> Vec<QueueRef> {
+    queues.retain(|queue| {
+        serves.queues.contains(&queue.queue)
+            && serves.namespaces.as_ref().is_none_or(|named| named.contains(&queue.namespace))
+    });
+    queues
+}
+
+/// Starts loops for new queues and stops those of queues that are gone.
+fn pull(state: &mut IntakeState, queues: Vec<QueueRef>) {
+    state.pulled.retain(|queue, (_, signal)| {
+        let stays = queues.contains(queue);
+        if !stays {
+            tracing::info!(%queue.namespace, %queue.queue, "queue not pulled any more");
+            signal.send_modify(|signal| signal.stop = true);
+        }
+        stays
+    });
+    for queue in queues {
+        if state.pulled.contains_key(&queue) {
+            continue;
+        }
+        tracing::info!(%queue.namespace, %queue.queue, "pulling queue");
+        let place = Arc::new(Place::new(&state.core, queue.clone()));
+        let (signal, told) = watch::channel(Signal::default());
+        state.loops.spawn(PullLoop::new(&state.core, Arc::clone(&place), told).run());
+        state.pulled.insert(queue, (place, signal));
+    }
+    state.core.set_places(state.pulled.values().map(|(place, _)| Arc::clone(place)).collect());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn queues_that_are_served() {
+        let queue = |namespace: &str, queue: &str| QueueRef {
+            namespace: namespace.parse().expect("a name"),
+            queue: queue.parse().expect("a name"),
+        };
+        let serves = |namespaces: Option<&[&str]>, queues: &[&str]| Serves {
+            namespaces: namespaces
+                .map(|names| names.iter().map(|n| n.parse().expect("a name")).collect()),
+            queues: queues.iter().map(|q| q.parse().expect("a name")).collect::<BTreeSet<_>>(),
+        };
+        let exist = || vec![queue("a", "default"), queue("a", "gpu"), queue("b", "default")];
+        let all = serves(None, &["default"]);
+        assert_eq!(choose(&all, exist()), [queue("a", "default"), queue("b", "default")]);
+        assert_eq!(named(&all), None);
+        let some = serves(Some(&["b", "c"]), &["default", "gpu"]);
+        assert_eq!(choose(&some, exist()), [queue("b", "default")]);
+        assert_eq!(named(&some).map(|queues| queues.len()), Some(4));
+    }
+}

@@ -1,0 +1,270 @@
+//! Pulls one queue.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tasker_bus::{Delivery, PullEvent, PullOptions, Puller, ResetReason};
+use tasker_messages::{WorkItem, code, subject};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use super::claims::{Asking, ClaimsMessage};
+use super::core::{Core, Stage};
+use super::execute::{Step, run_step};
+use super::held::{Admitted, HeldSteps};
+use super::ledger::Ask;
+use super::place::Place;
+use super::retry::BackOff;
+
+/// What a pull loop is told by the intake.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Signal {
+    /// The queue is served no more.
+    pub(crate) stop: bool,
+    /// Rises when queues have changed, so that a back-off is cut short.
+    pub(crate) changes: u64,
+}
+
+/// How long little room is left unused, so that a request is made for more of it.
+const SOON: Duration = Duration::from_millis(1);
+/// How long a message of another protocol version is left to others.
+const OTHER_VERSION: Duration = Duration::from_secs(5);
+
+/// The loop of one queue. Dropped at whatever point, it gives its credit back to the ledger.
+pub(crate) struct PullLoop {
+    core: Arc<Core>,
+    place: Arc<Place>,
+    puller: Puller,
+    signal: watch::Receiver<Signal>,
+    stage: watch::Receiver<Stage>,
+    freed: watch::Receiver<()>,
+    /// The part of the ledger's credit that is this loop's.
+    credit: u32,
+    /// Messages that wait on the server, as the last delivery said.
+    backlog: u64,
+    /// What was published up to this sequence may have been delivered before, whatever the server
+    /// says: it may have forgotten deliveries when it was restarted.
+    claim_up_to: u64,
+    back_off: BackOff,
+}
+
+const fn back_off() -> BackOff {
+    BackOff::new(Duration::from_millis(500), Duration::from_secs(2))
+}
+
+impl PullLoop {
+    pub(crate) fn new(
+        core: &Arc<Core>,
+        place: Arc<Place>,
+        signal: watch::Receiver<Signal>,
+    ) -> Self {
+        core.ledger.add_queue();
+        let puller = core.bus.pull(subject::WORK_STREAM, &place.durable, PullOptions::default());
+        Self {
+            puller,
+            place,
+            signal,
+            stage: core.stage.subscribe(),
+            freed: core.ledger.freed(),
+            credit: 0,
+            backlog: 0,
+            claim_up_to: 0,
+            back_off: back_off(),
+            core: Arc::clone(core),
+        }
+    }
+
+    /// Pulls until the queue is not served any more or the worker drains.
+    pub(crate) async fn run(mut self) {
+        while !self.must_stop() {
+            let soon = self.ask().await;
+            let see_again = async {
+                match soon {
+                    true => sleep(SOON).await,
+                    false => pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                event = self.puller.next() => self.follow(event).await,
+                _ = self.freed.changed() => {}
+                () = see_again => self.ask_for_little().await,
+                _ = self.signal.changed() => {}
+                _ = self.stage.changed() => {}
+            }
+        }
+        self.close().await;
+    }
+
+    fn must_stop(&self) -> bool {
+        self.signal.borrow().stop || *self.stage.borrow() >= Stage::Draining
+    }
+
+    /// Asks for what there is room for. Returns whether to see again soon.
+    async fn ask(&mut self) -> bool {
+        match self.core.ledger.ask(self.credit, self.backlog, false) {
+            Ask::Request(n) => self.request(n).await,
+            Ask::Soon => return true,
+            Ask::Wait => {}
+        }
+        false
+    }
+
+    async fn ask_for_little(&mut self) {
+        if let Ask::Request(n) = self.core.ledger.ask(self.credit, self.backlog, true) {
+            self.request(n).await;
+        }
+    }
+
+    async fn request(&mut self, n: u32) {
+        self.credit += n;
+        if let Err(error) = self.puller.request(n).await {
+            tracing::warn!(%error, durable = self.place.durable, "not pulled");
+            self.pause().await;
+        }
+        self.balance();
+    }
+
+    /// Brings the ledger up to what the puller says.
+    fn balance(&mut self) {
+        let credit = self.puller.credit();
+        self.core.ledger.void(self.credit.saturating_sub(credit));
+        self.credit = self.credit.min(credit);
+    }
+
+    async fn follow(&mut self, event: PullEvent) {
+        match event {
+            PullEvent::Message(delivery) => {
+                self.core.ledger.take();
+                self.credit = self.credit.saturating_sub(1);
+                self.backlog = delivery.pending;
+                self.back_off = back_off();
+                self.take_in(delivery).await;
+            }
+            PullEvent::CreditReturned(_) => {
+                self.backlog = 0;
+                self.balance();
+            }
+            PullEvent::Reset(reason) => {
+                self.balance();
+                if reason != ResetReason::Reconnected {
+                    self.pause().await;
+                }
+                self.look_at_stream().await;
+            }
+        }
+    }
+
+    /// Decides what is to be done with a delivery. A slot is already booked for it.
+    async fn take_in(&mut self, delivery: Delivery) {
+        let core = &self.core;
+        core.meters.deliveries.increment(1);
+        let Some(item) = self.read(&delivery).await else { return core.ledger.give() };
+        if core.cancelled.contains(&self.place.namespace, item.task_id) {
+            core.ledger.give();
+            return delivery.handle.ack().await;
+        }
+        let redelivered = delivery.num_delivered > 1;
+        let must_claim =
+            redelivered || item.claim_required || delivery.stream_sequence <= self.claim_up_to;
+        let hold = match HeldSteps::admit(core, &self.place, &item, delivery.handle, must_claim) {
+            Admitted::New(hold) => hold,
+            Admitted::Known(needless) => {
+                core.ledger.give();
+                if let Some(ack) = needless {
+                    ack.ack().await;
+                }
+                return;
+            }
+        };
+        if *self.stage.borrow() >= Stage::Draining {
+            return hold.leave_behind();
+        }
+        let place = Arc::clone(&self.place);
+        let step = Step { attempt: item.attempt, tries: item.tries, item, place, hold };
+        if must_claim {
+            core.claims.cast(ClaimsMessage::Claim(Box::new(Asking { step, redelivered })));
+        } else {
+            tokio::spawn(run_step(step));
+        }
+    }
+
+    /// Reads a work item. One that cannot be read is dropped: rows say what is to be run, and the
+    /// reconciler sends it again.
+    async fn read(&self, delivery: &Delivery) -> Option<WorkItem> {
+        let subject = delivery.subject();
+        let sequence = delivery.stream_sequence;
+        if let Err(refusal) = delivery.protocol_ok() {
+            tracing::error!(subject, sequence, %refusal, code = code::PROTOCOL_VERSION, "left to others");
+            delivery.handle.nak(OTHER_VERSION).await;
+            return None;
+        }
+        match serde_json::from_slice(&delivery.payload) {
+            Ok(item) => Some(item),
+            Err(error) => {
+                self.core.meters.malformed.increment(1);
+                tracing::error!(subject, sequence, %error, "a work item cannot be read");
+                delivery.handle.ack().await;
+                None
+            }
+        }
+    }
+
+    /// Learns after a reset how far the stream was. Nothing is pulled before that.
+    async fn look_at_stream(&mut self) {
+        self.claim_up_to = u64::MAX;
+        let mut connection = self.core.bus.connection();
+        tokio::select! {
+            _ = connection.wait_for(|connection| connection.connected) => {}
+            _ = self.signal.wait_for(|signal| signal.stop) => return,
+            _ = self.stage.wait_for(|stage| *stage >= Stage::Draining) => return,
+        }
+        while !self.must_stop() {
+            match self.core.bus.stream_epoch().await {
+                Ok(epoch) => {
+                    self.claim_up_to = epoch.map_or(0, |epoch| epoch.last_sequence);
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, durable = self.place.durable, "not pulled");
+                    self.pause().await;
+                }
+            }
+        }
+    }
+
+    /// Waits before asking again; cut short by news.
+    async fn pause(&mut self) {
+        let pause = self.back_off.next();
+        tokio::select! {
+            () = sleep(pause) => {}
+            _ = self.signal.changed() => self.back_off = back_off(),
+            _ = self.stage.changed() => {}
+        }
+    }
+
+    /// Asks for no more. What has already been sent is admitted, to be given back.
+    async fn close(&mut self) {
+        const LIMIT: Duration = Duration::from_secs(2);
+        self.puller.close().await;
+        let rest = async {
+            while self.puller.credit() > 0 {
+                match self.puller.next().await {
+                    PullEvent::Reset(_) => return,
+                    event => self.follow(event).await,
+                }
+            }
+        };
+        if timeout(LIMIT, rest).await.is_err() {
+            tracing::debug!(durable = self.place.durable, "a queue was left in a hurry");
+        }
+    }
+}
+
+impl Drop for PullLoop {
+    fn drop(&mut self) {
+        self.core.ledger.void(self.credit);
+        self.core.ledger.remove_queue();
+    }
+}

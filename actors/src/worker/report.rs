@@ -1,0 +1,199 @@
+//! One report: sent until it is answered, then acknowledged.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Serialize;
+use tasker_bus::{BusError, RequestError};
+use tasker_messages::subject::{self, Request};
+use tasker_messages::{
+    AttemptFinished, AttemptOutcome, Namespace, NodeId, OutcomeVerdicts, Refusal, StepFailure,
+    Verdict, WorkerId, code,
+};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::core::Core;
+use super::held::Hold;
+use super::outbox::Finished;
+use super::retry::BackOff;
+
+/// Outcomes of one namespace for one orchestrator.
+pub(crate) struct Report {
+    namespace: Namespace,
+    node: NodeId,
+    outcomes: Vec<AttemptFinished>,
+    holds: Vec<Hold>,
+    bytes: usize,
+    /// Room in memory, given back at the end.
+    room: Option<OwnedSemaphorePermit>,
+}
+
+/// The form of [`tasker_messages::OutcomeReport`] that borrows.
+#[derive(Serialize)]
+struct Message<'a> {
+    worker: WorkerId,
+    outcomes: &'a [AttemptFinished],
+}
+
+impl Report {
+    /// Sorts outcomes into reports of at most so many bytes, except single outcomes above.
+    pub(crate) fn sort(
+        finished: impl IntoIterator<Item = Finished>,
+        max_bytes: usize,
+    ) -> Vec<Self> {
+        let mut reports: Vec<Report> = Vec::new();
+        for finished in finished {
+            let fits = |report: &&mut Report| {
+                report.node == finished.node
+                    && report.namespace == finished.place.namespace
+                    && report.bytes + finished.bytes <= max_bytes
+            };
+            // Nearly always there is one; the last ones have room.
+            match reports.iter_mut().rev().find(fits) {
+                Some(report) => report.add(finished),
+                None => {
+                    let mut report = Report {
+                        namespace: finished.place.namespace.clone(),
+                        node: finished.node,
+                        outcomes: Vec::new(),
+                        holds: Vec::new(),
+                        bytes: 0,
+                        room: None,
+                    };
+                    report.add(finished);
+                    reports.push(report);
+                }
+            }
+        }
+        reports
+    }
+
+    fn add(&mut self, finished: Finished) {
+        self.outcomes.push(finished.attempt);
+        self.holds.push(finished.hold);
+        self.bytes += finished.bytes;
+        match &mut self.room {
+            Some(room) => room.merge(finished.room),
+            None => self.room = Some(finished.room),
+        }
+    }
+
+    fn halve(mut self) -> (Self, Self) {
+        let half = self.outcomes.len() / 2;
+        let second = Report {
+            namespace: self.namespace.clone(),
+            node: self.node,
+            outcomes: self.outcomes.split_off(half),
+            holds: self.holds.split_off(half),
+            bytes: 0,
+            // The room stays with the first half, which is reported last.
+            room: None,
+        };
+        (self, second)
+    }
+}
+
+/// Sends a report until every outcome in it has a verdict. A report that is refused for good is
+/// halved until the culprit stands alone.
+pub(crate) async fn deliver(core: Arc<Core>, report: Report) {
+    let mut rest = vec![report];
+    while let Some(report) = rest.pop() {
+        match send(&core, &report).await {
+            Ok(verdicts) => settle(&core, report, &verdicts).await,
+            Err(refusal) if report.outcomes.len() > 1 => {
+                tracing::debug!(%refusal, outcomes = report.outcomes.len(), "halving a report");
+                let (first, second) = report.halve();
+                rest.extend([first, second]);
+            }
+            Err(refusal) => rest.extend(replace_culprit(report, refusal)),
+        }
+    }
+}
+
+/// An outcome that the orchestrator never takes becomes the step's error, so that the step ends.
+fn replace_culprit(mut report: Report, refusal: Refusal) -> Option<Report> {
+    metrics::counter!("tasker_worker_refused_outcomes_total").increment(1);
+    let culprit = report.outcomes.first_mut()?;
+    tracing::error!(
+        step.id = %culprit.step_id, attempt = culprit.attempt, %refusal,
+        "the orchestrator refuses an outcome"
+    );
+    if matches!(&culprit.outcome, AttemptOutcome::Failed(failure) if failure.code == refusal.code) {
+        // Even the error is refused: forget the message, so that it comes back later.
+        return None;
+    }
+    culprit.outcome = AttemptOutcome::Failed(StepFailure {
+        message: format!("the outcome was refused: {}", refusal.message),
+        code: refusal.code,
+        retryable: false,
+        error_type: "permanent".to_owned(),
+        retry_after_ms: None,
+        context: serde_json::Value::Null,
+    });
+    Some(report)
+}
+
+/// Asks until there is an answer: first the orchestrator that dispatched the steps, then any.
+async fn send(core: &Core, report: &Report) -> Result<OutcomeVerdicts, Refusal> {
+    let message = Message { worker: core.id, outcomes: &report.outcomes };
+    let payload = serde_json::to_vec(&message).map(Bytes::from);
+    let payload = payload.map_err(|e| Refusal::new(code::RESULT_NOT_STORABLE, e.to_string()))?;
+    let timeout = core.settings.worker.report_timeout();
+    let mut back_off = BackOff::of_requests();
+    let mut to = subject::outcome_at(&report.namespace, report.node);
+    loop {
+        core.meters.reports.increment(1);
+        let answer = core.bus.request_raw(to.clone(), &[], payload.clone(), timeout).await;
+        let error = match answer {
+            Ok(verdicts) => return Ok(verdicts),
+            Err(error) => error,
+        };
+        if let Some(refusal) = refused_for_good(&error) {
+            return Err(refusal);
+        }
+        core.meters.reports_repeated.increment(1);
+        tracing::debug!(%error, outcomes = report.outcomes.len(), "reporting again");
+        let gone = matches!(error, RequestError::NoResponders { .. });
+        let any = Request::Outcome.subject(&report.namespace);
+        if to == any || !gone {
+            back_off.pause().await;
+        }
+        to = any;
+    }
+}
+
+/// A refusal that sending again will not change. Whatever is only unknown is asked again: outcomes
+/// are never dropped while the process lives.
+fn refused_for_good(error: &RequestError) -> Option<Refusal> {
+    match error {
+        // Another orchestrator may be of this worker's release.
+        RequestError::Refused(refusal) if refusal.code == code::PROTOCOL_VERSION => None,
+        RequestError::Refused(refusal) if !refusal.retryable => Some(refusal.clone()),
+        RequestError::Bus(BusError::TooLarge { .. }) => {
+            Some(Refusal::new(code::RESULT_TOO_LARGE, error.to_string()))
+        }
+        _ => None,
+    }
+}
+
+async fn settle(core: &Core, report: Report, verdicts: &OutcomeVerdicts) {
+    let verdicts = &verdicts.verdicts;
+    if verdicts.len() != report.outcomes.len() {
+        tracing::error!(
+            outcomes = report.outcomes.len(),
+            verdicts = verdicts.len(),
+            "an answer does not fit its report; what has no verdict comes back"
+        );
+    }
+    let acks = core.held.settle(report.holds);
+    for ((ack, verdict), finished) in acks.into_iter().zip(verdicts).zip(&report.outcomes) {
+        if *verdict != Verdict::Applied {
+            metrics::counter!("tasker_worker_unapplied_outcomes_total").increment(1);
+            tracing::debug!(step.id = %finished.step_id, attempt = finished.attempt, ?verdict);
+        }
+        if let Some(ack) = ack.filter(|_| verdict.acknowledges()) {
+            ack.ack().await;
+        }
+    }
+    drop(report.room);
+}

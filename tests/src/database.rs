@@ -1,0 +1,56 @@
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::{DevState, Process};
+
+/// The rows behind a cluster, read with the `psql` that came with its Postgres.
+#[derive(Debug, Clone)]
+pub struct Database {
+    psql: PathBuf,
+    url: String,
+}
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+impl Database {
+    pub(crate) fn of(state: &DevState) -> anyhow::Result<Self> {
+        let folder = Process::running(state.pids.postgres)?.program_folder()?;
+        let psql = [folder.join("psql"), PathBuf::from("/usr/bin/psql")];
+        let psql = psql.into_iter().find(|program| program.is_file()).with_context(|| {
+            format!("there is no psql in {}; install postgresql-client", folder.display())
+        })?;
+        Ok(Self { psql, url: state.database_url.clone() })
+    }
+
+    /// The rows of a query, each an object.
+    ///
+    /// # Errors
+    /// If the query fails.
+    pub async fn rows(&self, query: &str) -> anyhow::Result<Value> {
+        let query = format!("select coalesce(json_agg(q), '[]') from ({query}) as q");
+        let mut psql = Command::new(&self.psql);
+        psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", &query]).arg(&self.url);
+        // Another database may be set up for other tests.
+        psql.env_remove("PGSERVICE").env_remove("PGSERVICEFILE").kill_on_drop(true);
+        let output = tokio::time::timeout(LIMIT, psql.output()).await??;
+        if !output.status.success() {
+            bail!("{query}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        serde_json::from_slice(&output.stdout).with_context(|| query)
+    }
+
+    /// The only row of a query.
+    ///
+    /// # Errors
+    /// If the query fails or has another number of rows.
+    pub async fn row(&self, query: &str) -> anyhow::Result<Value> {
+        match self.rows(query).await? {
+            Value::Array(mut rows) if rows.len() == 1 => Ok(rows.remove(0)),
+            other => bail!("not one row but {other}: {query}"),
+        }
+    }
+}
