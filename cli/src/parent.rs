@@ -7,8 +7,8 @@ use nix::unistd::{Pid, getpid, getppid};
 
 /// How soon a dead parent is noticed.
 const LOOK: Duration = Duration::from_millis(500);
-/// Longer than any drain in `tasker dev`.
-const DRAIN: Duration = Duration::from_secs(20);
+/// For a drain. Mostly bus and database have gone the same way, and there is nothing to drain to.
+const DRAIN: Duration = Duration::from_secs(5);
 
 /// Watches the parent from a thread of its own, which also works while the node is still starting
 /// or hangs. Asking beats `PR_SET_PDEATHSIG` here: that one is lost if the parent dies before the

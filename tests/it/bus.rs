@@ -78,7 +78,10 @@ async fn other_protocol_versions_are_refused() -> anyhow::Result<()> {
     let mut wire = cluster.wire().await?;
     let (id, marker) = (Uuid::now_v7(), unique("refused"));
     let questions = [
-        ("tasker.submit.bench", json!({"name": "chain", "context": {"start": 1}, "reason": marker})),
+        (
+            "tasker.submit.bench",
+            json!({"name": "chain", "context": {"start": 1}, "reason": marker}),
+        ),
         ("tasker.task.get.bench", json!({"id": id})),
         ("tasker.task.wait.bench", json!({"id": id, "timeout_ms": 1})),
     ];
@@ -263,6 +266,9 @@ async fn dead_letters(database: &Database, condition: &str, count: usize) -> any
     .await
 }
 
+/// Name of a namespace, body, headers, code of the dead letter.
+type Refused<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a str);
+
 #[tokio::test]
 async fn what_cannot_be_accepted_is_kept() -> anyhow::Result<()> {
     let cluster = Cluster::shared().await?;
@@ -276,7 +282,7 @@ async fn what_cannot_be_accepted_is_kept() -> anyhow::Result<()> {
     let foreign = json!({"name": "chain", "namespace": "bench", "context": {}}).to_string();
     let different = json!({"name": "chain", "context": {"start": 2}, "reason": key}).to_string();
     let run = Uuid::now_v7().simple().to_string();
-    let table: [(&str, &str, &[(&str, &str)], &str); 5] = [
+    let table: [Refused; 5] = [
         ("syntax", "{\"name\":", &[VERSION], code::INVALID_SYNTAX),
         ("empty", "", &[VERSION], code::INVALID_SYNTAX),
         ("unknown", &unknown, &[VERSION], code::TEMPLATE_NOT_FOUND),
@@ -284,7 +290,11 @@ async fn what_cannot_be_accepted_is_kept() -> anyhow::Result<()> {
         ("bench", &different, &[VERSION, (IDEMPOTENCY_HEADER, &key)], code::IDEMPOTENCY_CONFLICT),
     ];
     for (name, body, headers, code) in table {
-        let namespace = if name == "bench" { name.to_owned() } else { format!("{name}-{run}")[..40].to_owned() };
+        let namespace = if name == "bench" {
+            name.to_owned()
+        } else {
+            format!("{name}-{run}")[..40].to_owned()
+        };
         enqueue(&mut wire, &namespace, headers, body).await?;
         let condition = format!("namespace = '{namespace}' and error ->> 'code' = '{code}'");
         let rows = dead_letters(&database, &condition, 1).await?;

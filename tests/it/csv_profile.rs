@@ -18,8 +18,7 @@ async fn profile(api: &Api, context: Value) -> anyhow::Result<Task> {
 #[tokio::test]
 async fn the_weather_of_a_year() -> anyhow::Result<()> {
     let cluster = Cluster::shared().await?;
-    let context =
-        json!({"csv_file_path": example("weather.csv"), "rows_per_batch": 500, "group_by": "origin"});
+    let context = json!({"csv_file_path": example("weather.csv"), "rows_per_batch": 500, "group_by": "origin"});
     let task = profile(&cluster.api()?, context).await?;
     assert_same(task.result("merge_profiles")?, &expected("weather.expected.json")?, &[]);
     assert_eq!(task.steps().len(), 55);
@@ -65,8 +64,7 @@ impl Column {
 
     fn profile(&self) -> Value {
         let numeric = self.numbers.len();
-        let mut profile =
-            json!({"count": self.count, "missing": self.missing, "numeric": numeric});
+        let mut profile = json!({"count": self.count, "missing": self.missing, "numeric": numeric});
         let first_where = |best: fn(f64, f64) -> bool| {
             let better = |a: (f64, u64), b: &(f64, u64)| if best(b.0, a.0) { *b } else { a };
             self.numbers.iter().fold(None, |a, b| Some(a.map_or(*b, |a| better(a, b))))
@@ -98,7 +96,7 @@ fn awkward_rows(rows: u64) -> Vec<[String; 5]> {
             2 => "\"".repeat(3),
             _ => String::new(),
         };
-        let gap = if n % 5 == 0 { "NA".to_owned() } else { (n % 7).to_string() };
+        let gap = if n.is_multiple_of(5) { "NA".to_owned() } else { (n % 7).to_string() };
         let group = ["red", "green, dark", "blue\nnavy"][(n % 3) as usize];
         let amount = format!("{:.2}", n as f64 * 0.25 - 100.0);
         [n.to_string(), amount, note, gap, group.to_owned()]
@@ -120,7 +118,8 @@ async fn records_with_line_breaks_quotes_and_commas() -> anyhow::Result<()> {
     }
     let profiles: Map<String, Value> =
         NAMES.iter().zip(&columns).map(|(name, c)| ((*name).to_owned(), c.profile())).collect();
-    for (line_end, rows_per_batch, workers) in [("\n", 64, 32), ("\r\n", 7, 286), ("\n", 5_000, 1)] {
+    for (line_end, rows_per_batch, workers) in [("\n", 64, 32), ("\r\n", 7, 286), ("\n", 5_000, 1)]
+    {
         let mut text = NAMES.map(quoted).join(",");
         for row in &rows {
             text.push_str(line_end);
@@ -161,7 +160,7 @@ fn large_file() -> String {
     let mut text = "id,thousandth,text,gap\n".to_owned();
     let padding = "x".repeat(79);
     for n in 0..LARGE_ROWS {
-        let gap = if n % 7 == 0 { "NA" } else { "1" };
+        let gap = if n.is_multiple_of(7) { "NA" } else { "1" };
         let _infallible = writeln!(text, "{n},{},{padding},{gap}", n % 1_000);
     }
     text

@@ -248,7 +248,8 @@ async fn an_outcome_without_sense_is_the_analyzers_error() -> anyhow::Result<()>
 }
 
 /// Settings under which a vanished worker is noticed sooner.
-const QUICK: &str = "[streams]\nack_wait_ms = 3000\n[worker]\nprogress_ms = 1000\nlease_ms = 3000\n";
+const QUICK: &str =
+    "[streams]\nack_wait_ms = 3000\n[worker]\nprogress_ms = 1000\nlease_ms = 3000\n";
 
 #[tokio::test]
 async fn a_handler_that_takes_its_process_down() -> anyhow::Result<()> {

@@ -1,1 +1,16 @@
-//! Tests of whole clusters.
+//! Tests of whole clusters: real processes, a real Postgres and nats-server, over HTTP and NATS.
+
+mod bus;
+mod cancel;
+mod cli;
+mod crash;
+mod csv_profile;
+mod fan_out;
+mod faulty;
+mod idempotency;
+mod products;
+mod requests;
+mod submissions;
+mod support;
+mod synthetic;
+mod templates;

@@ -114,7 +114,8 @@ async fn a_broken_file_ends_the_task_and_says_where() -> anyhow::Result<()> {
     let (missing, ragged, bad) =
         (example("none.csv"), example("ragged_row.csv"), example("bad_number.csv"));
     let empty = scratch.write("products-empty.csv", "")?;
-    let no_price = scratch.write("products-column.csv", "title,category,rating,stock\na,b,1,2\n")?;
+    let no_price =
+        scratch.write("products-column.csv", "title,category,rating,stock\na,b,1,2\n")?;
     let table: [BrokenFile; 6] = [
         (&missing, "analyze_csv", "FILE_NOT_FOUND", &["none.csv"], analyzer, "FILE_NOT_FOUND"),
         (
@@ -133,7 +134,14 @@ async fn a_broken_file_ends_the_task_and_says_where() -> anyhow::Result<()> {
             both,
             "BATCH_ALL_FAILED",
         ),
-        (&empty, "analyze_csv", "CSV_MALFORMED", &["products-empty.csv"], analyzer, "CSV_MALFORMED"),
+        (
+            &empty,
+            "analyze_csv",
+            "CSV_MALFORMED",
+            &["products-empty.csv"],
+            analyzer,
+            "CSV_MALFORMED",
+        ),
         (
             &no_price,
             "analyze_csv",
@@ -151,26 +159,32 @@ async fn a_broken_file_ends_the_task_and_says_where() -> anyhow::Result<()> {
             "PATH_OUTSIDE_DATA_ROOTS",
         ),
     ];
-    for (path, step, code, parts, steps, task_code) in table {
-        let task = run(&api, path).await?;
-        // The aggregator waits behind the failure.
-        assert_eq!(task.state(), "blocked_by_failures", "{path}: {}", task.view);
-        assert_eq!(task.step_names(), steps, "{path}");
-        assert_eq!(task.error_code(), task_code, "{path}: {}", task.view["error"]);
-        assert!(!task.error_message().is_empty(), "{path}");
-        let failed = task.step(step)?;
-        assert_eq!((&failed["state"], &failed["attempt"]), (&json!("error"), &json!(1)), "{path}");
-        let results = &failed["results"];
-        assert_eq!((&results["success"], results.get("result")), (&json!(false), None), "{path}");
-        let error = &results["error"];
-        assert_eq!((&error["code"], &error["retryable"]), (&json!(code), &json!(false)), "{path}");
-        let message = error["message"].as_str().unwrap_or_default();
-        for part in parts {
-            assert!(message.contains(part), "{path}: {part:?} is not in {message:?}");
-        }
-        if task_code == code {
-            assert_eq!(task.view["error"], *error, "{path}");
-        }
+    for case in table {
+        let task = run(&api, case.0).await?;
+        check_broken(&task, case)?;
+    }
+    Ok(())
+}
+
+fn check_broken(task: &Task, case: BrokenFile) -> anyhow::Result<()> {
+    let (path, step, code, parts, steps, task_code) = case;
+    // The aggregator waits behind the failure.
+    assert_eq!(task.state(), "blocked_by_failures", "{path}: {}", task.view);
+    assert_eq!(task.step_names(), steps, "{path}");
+    assert_eq!(task.error_code(), task_code, "{path}: {}", task.view["error"]);
+    assert!(!task.error_message().is_empty(), "{path}");
+    let failed = task.step(step)?;
+    assert_eq!((&failed["state"], &failed["attempt"]), (&json!("error"), &json!(1)), "{path}");
+    let results = &failed["results"];
+    assert_eq!((&results["success"], results.get("result")), (&json!(false), None), "{path}");
+    let error = &results["error"];
+    assert_eq!((&error["code"], &error["retryable"]), (&json!(code), &json!(false)), "{path}");
+    let message = error["message"].as_str().unwrap_or_default();
+    for part in parts {
+        assert!(message.contains(part), "{path}: {part:?} is not in {message:?}");
+    }
+    if task_code == code {
+        assert_eq!(task.view["error"], *error, "{path}");
     }
     Ok(())
 }
@@ -183,8 +197,9 @@ async fn the_aggregate_names_ranges_that_failed() -> anyhow::Result<()> {
         _ => format!("p{n},tea,1.50,4.5,2\n"),
     };
     let rows: String = (0..400).map(row).collect();
-    let path =
-        cluster.scratch().write("products-half.csv", format!("title,category,price,rating,stock\n{rows}"))?;
+    let path = cluster
+        .scratch()
+        .write("products-half.csv", format!("title,category,price,rating,stock\n{rows}"))?;
     let task = run(&cluster.api()?, &path).await?;
     assert_eq!(task.state(), "complete", "{}", task.view);
     let mut aggregate = task.result("aggregate_csv_results")?.clone();

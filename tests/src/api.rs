@@ -68,7 +68,8 @@ impl Api {
         let answer = request.headers(all).body(body).send().await?;
         let status = answer.status().as_u16();
         let content_type = answer.headers().get(CONTENT_TYPE);
-        let content_type = content_type.and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+        let content_type =
+            content_type.and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
         let text = answer.text().await?;
         let body = serde_json::from_str(&text).unwrap_or_default();
         Ok(Answer { status, content_type, body, text })

@@ -105,7 +105,9 @@ impl Cluster {
     async fn register_templates(&self) -> anyhow::Result<()> {
         let api = self.api()?;
         for name in TEMPLATES {
-            api.register(&crate::template(name)?).await.with_context(|| format!("template {name}"))?;
+            api.register(&crate::template(name)?)
+                .await
+                .with_context(|| format!("template {name}"))?;
         }
         Ok(())
     }

@@ -77,7 +77,9 @@ fn time_left(remaining: u32, per_second: f64) -> Option<Duration> {
 impl Line {
     /// What stands behind the counts.
     pub(super) fn details(&self) -> String {
-        let mut text = format!("{} failed  {:.0}/s", self.failed, self.per_second);
+        // Workers that run for long still move; a whole number would show them as standing.
+        let digits = usize::from(self.per_second > 0.0 && self.per_second < 10.0);
+        let mut text = format!("{} failed  {:.digits$}/s", self.failed, self.per_second);
         if let Some(left) = self.left {
             text.push_str(&format!("  {} left", short(left)));
         }

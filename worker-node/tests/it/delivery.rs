@@ -1,0 +1,257 @@
+//! Redelivery, claims, progress, cancelled tasks, unreadable messages, restarts of the server.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tasker_bus::{Outgoing, PullEvent, PullOptions};
+use tasker_messages::{ClaimVerdict, DropReason, Hint, StepId, WorkItem, subject};
+use tasker_sdk::{HandlerRegistry, StepContext, StepError, StepResult};
+use tokio::sync::Semaphore;
+
+use crate::fake::{Fake, count_by_step, ending};
+use crate::server::within;
+
+/// A handler that ends when it is told to, and counts its calls.
+#[derive(Clone)]
+pub(crate) struct Gate {
+    pub(crate) calls: Arc<AtomicU32>,
+    pub(crate) open: Arc<Semaphore>,
+}
+
+impl Gate {
+    pub(crate) fn new() -> Self {
+        Self { calls: Arc::default(), open: Arc::new(Semaphore::new(0)) }
+    }
+
+    pub(crate) fn registry(&self) -> HandlerRegistry {
+        let gate = self.clone();
+        HandlerRegistry::new().register("gate", move |ctx: StepContext| {
+            let gate = gate.clone();
+            async move {
+                gate.calls.fetch_add(1, Ordering::SeqCst);
+                tokio::select! {
+                    permit = gate.open.acquire() => permit.expect("open").forget(),
+                    () = ctx.cancelled_wait() => {}
+                }
+                Ok::<StepResult, StepError>(json!(ctx.cancelled()).into())
+            }
+        })
+    }
+
+    pub(crate) async fn called(&self, times: u32) {
+        within("calls", async {
+            while self.calls.load(Ordering::SeqCst) < times {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn long_steps_are_kept_alive_and_named() {
+    let fake = Fake::start().await;
+    fake.open_queue().await;
+    let gate = Gate::new();
+    let worker = fake.worker(gate.registry()).await;
+    let item = fake.item("gate", Value::Null);
+    fake.publish(std::slice::from_ref(&item)).await;
+    let step = item.step_id;
+    gate.called(1).await;
+    // Over three times `ack_wait`, in beats.
+    let beats =
+        (3 * fake.settings.streams.ack_wait_ms / fake.settings.worker.heartbeat_ms) as usize;
+    fake.until("beats that name the step", |seen| {
+        let running = |s: &tasker_messages::RunningStep| s.step_id == step && s.attempt == 1;
+        seen.beats.iter().filter(|beat| beat.running.iter().any(running)).count() > beats
+    })
+    .await;
+    assert_eq!((gate.calls.load(Ordering::SeqCst), fake.left().await), (1, (0, 1)));
+    gate.open.add_permits(1);
+    fake.until("an outcome", |seen| seen.outcome(step).is_some()).await;
+    fake.until_acknowledged().await;
+    let beat = fake.seen().beats.last().cloned().expect("a beat");
+    assert_eq!((beat.name.as_str(), beat.queues[0].slots), ("test worker", 8));
+    assert_eq!(beat.callables, ["gate"]);
+    assert!(fake.seen().claims.is_empty());
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_redelivery_to_the_worker_that_runs_the_step_keeps_the_run() {
+    let mut fake = Fake::start().await;
+    fake.settings.worker.progress_ms = 3_600_000;
+    fake.open_queue().await;
+    let gate = Gate::new();
+    let worker = fake.worker(gate.registry()).await;
+    let item = fake.item("gate", Value::Null);
+    fake.publish(std::slice::from_ref(&item)).await;
+    gate.called(1).await;
+    // The same step again, as the reconciler sends it.
+    let again = WorkItem { dispatch_seq: 2, claim_required: true, ..item.clone() };
+    fake.publish(&[again]).await;
+    tokio::time::sleep(Duration::from_millis(2 * fake.settings.streams.ack_wait_ms)).await;
+    gate.open.add_permits(1);
+    fake.until("an outcome", |seen| seen.outcome(item.step_id).is_some()).await;
+    fake.until_acknowledged().await;
+    assert_eq!(gate.calls.load(Ordering::SeqCst), 1);
+    let seen = fake.seen();
+    assert!(seen.claims.is_empty());
+    let outcome = seen.outcome(item.step_id).expect("reported");
+    assert_eq!((outcome.attempt, outcome.dispatch_seq), (1, 2));
+    drop(seen);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn redelivered_and_marked_messages_are_claimed() {
+    let fake = Fake::start().await;
+    fake.open_queue().await;
+    let items: Vec<_> = (0..4).map(|n| fake.item("echo", json!(n))).collect();
+    let mut marked = fake.item("echo", json!(4));
+    marked.claim_required = true;
+    fake.publish(&items).await;
+    // A worker that vanishes with them.
+    let durable = subject::work_durable(&fake.namespace, &fake.queue);
+    let mut puller = fake.bus.pull(subject::WORK_STREAM, &durable, PullOptions::default());
+    puller.request(4).await.expect("open");
+    for _ in 0..4 {
+        let event = within("a message", puller.next()).await;
+        assert!(matches!(event, PullEvent::Message(_)), "{event:?}");
+    }
+    drop(puller);
+    fake.publish(std::slice::from_ref(&marked)).await;
+    let verdicts: HashMap<StepId, ClaimVerdict> = HashMap::from([
+        (items[0].step_id, ClaimVerdict::Run { attempt: 7, tries: 2 }),
+        (items[1].step_id, ClaimVerdict::Held),
+        (items[2].step_id, ClaimVerdict::Drop(DropReason::Ended)),
+        (items[3].step_id, ClaimVerdict::Run { attempt: 2, tries: 1 }),
+        (marked.step_id, ClaimVerdict::Run { attempt: 1, tries: 0 }),
+    ]);
+    fake.seen().grant = Box::new(move |claim| verdicts[&claim.step_id]);
+    let worker = fake.worker(super::handlers::registry()).await;
+    let expected = [(&items[0], 7), (&items[3], 2), (&marked, 1)];
+    fake.until("outcomes", |seen| {
+        expected.iter().all(|(item, _)| seen.outcome(item.step_id).is_some())
+    })
+    .await;
+    for (item, attempt) in expected {
+        let seen = fake.seen();
+        assert_eq!(seen.outcome(item.step_id).map(|o| o.attempt), Some(attempt));
+        let claim = seen.claims.iter().find(|c| c.step_id == item.step_id).expect("claimed");
+        assert_eq!(claim.redelivered, item.step_id != marked.step_id);
+    }
+    // The one that is held by another comes back, is claimed again, and never reported.
+    fake.until("the held one again", |seen| {
+        seen.claims.iter().filter(|c| c.step_id == items[1].step_id).count() >= 2
+    })
+    .await;
+    assert_eq!(fake.left().await, (0, 1));
+    let counts = count_by_step(&fake.seen());
+    assert!(!counts.contains_key(&items[1].step_id) && !counts.contains_key(&items[2].step_id));
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn cancelled_tasks_stop_and_do_not_start() {
+    let fake = Fake::start().await;
+    fake.open_queue().await;
+    let gate = Gate::new();
+    let worker = fake.worker(gate.registry()).await;
+    let running = fake.item("gate", Value::Null);
+    fake.publish(std::slice::from_ref(&running)).await;
+    gate.called(1).await;
+    let hint = Hint::TaskCancelled(running.task_id);
+    fake.bus.publish(subject::hint(&"other".parse().expect("valid")), &hint).await.expect("open");
+    fake.bus.publish(subject::hint(&fake.namespace), &hint).await.expect("open");
+    fake.until("an outcome", |seen| seen.outcome(running.step_id).is_some()).await;
+    let got = fake.seen().outcome(running.step_id).map(ending);
+    assert_eq!(got, Some(Ok(json!(true))));
+    let later = WorkItem { task_id: running.task_id, ..fake.item("gate", Value::Null) };
+    fake.publish(&[later]).await;
+    fake.until_acknowledged().await;
+    assert_eq!(gate.calls.load(Ordering::SeqCst), 1);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn unreadable_messages_do_not_stop_the_queue() {
+    let fake = Fake::start().await;
+    fake.open_queue().await;
+    let worker = fake.worker(super::handlers::registry()).await;
+    let garbage = [&b"{"[..], b"", b"[]", b"{\"t\": 1}", b"\xff\xff"];
+    let messages = garbage.iter().enumerate().map(|(n, payload)| Outgoing {
+        subject: subject::work(&fake.namespace, &fake.queue),
+        message_id: format!("garbage {n}"),
+        payload: Bytes::from_static(payload),
+    });
+    for result in fake.bus.publish_jetstream(messages.collect()).await {
+        result.expect("stored");
+    }
+    let item = fake.item("echo", json!(1));
+    let mut bad_range = fake.item("echo", json!(1));
+    bad_range.cursor = serde_json::value::RawValue::from_string("[1]".into()).ok();
+    fake.publish(&[item.clone(), bad_range.clone()]).await;
+    fake.until("outcomes", |seen| seen.outcomes().count() >= 2).await;
+    fake.until_acknowledged().await;
+    let seen = fake.seen();
+    assert_eq!(seen.outcome(item.step_id).map(ending), Some(Ok(json!(1))));
+    let code = tasker_messages::code::INVALID_VALUE.to_owned();
+    assert_eq!(seen.outcome(bad_range.step_id).map(ending), Some(Err(code)));
+    drop(seen);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_queue_that_comes_later_is_found() {
+    let mut fake = Fake::start().await;
+    fake.settings.worker.namespaces = vec!["test".into()];
+    let worker = fake.worker(super::handlers::registry()).await;
+    // The worker pulls in vain for a while.
+    fake.until("a beat", |seen| !seen.beats.is_empty()).await;
+    fake.open_queue().await;
+    let item = fake.item("echo", json!(1));
+    fake.publish(std::slice::from_ref(&item)).await;
+    fake.until("an outcome", |seen| seen.outcome(item.step_id).is_some()).await;
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_restart_of_the_server_older_messages_are_claimed() {
+    let mut fake = Fake::start().await;
+    fake.settings.worker.slots = 1;
+    fake.open_queue().await;
+    let gate = Gate::new();
+    let worker = fake.worker(gate.registry()).await;
+    let old: Vec<_> = (0..5).map(|_| fake.item("gate", Value::Null)).collect();
+    fake.publish(&old).await;
+    gate.called(1).await;
+    let claimed = Arc::new(Mutex::new(Vec::new()));
+    let list = Arc::clone(&claimed);
+    fake.seen().grant = Box::new(move |claim| {
+        list.lock().expect("no panic").push(claim.step_id);
+        ClaimVerdict::Run { attempt: 2, tries: 0 }
+    });
+    fake.server.kill();
+    fake.server.run();
+    fake.bus.wait_connected(Duration::from_secs(20)).await.expect("reconnected");
+    gate.open.add_permits(5);
+    fake.until("old outcomes", |seen| count_by_step(seen).len() == old.len()).await;
+    let new: Vec<_> = (0..5).map(|_| fake.item("gate", Value::Null)).collect();
+    fake.publish(&new).await;
+    gate.open.add_permits(15);
+    fake.until("new outcomes", |seen| count_by_step(seen).len() == old.len() + new.len()).await;
+    fake.until_acknowledged().await;
+    let claimed = claimed.lock().expect("no panic");
+    let runs_first = fake.seen().outcomes().next().map(|o| o.step_id);
+    for item in &old {
+        let expect = runs_first != Some(item.step_id);
+        assert!(!expect || claimed.contains(&item.step_id), "{} was not claimed", item.step_id);
+    }
+    assert!(new.iter().all(|item| !claimed.contains(&item.step_id)));
+    worker.stop().await;
+}

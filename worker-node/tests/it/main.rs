@@ -1,0 +1,10 @@
+//! A worker against a real nats-server and a fake orchestrator.
+
+#[path = "../../../bus/tests/support/mod.rs"]
+mod server;
+
+mod delivery;
+mod fake;
+mod handlers;
+mod reports;
+mod stop;

@@ -1,0 +1,73 @@
+//! The orderly end.
+
+use std::sync::atomic::Ordering;
+
+use serde_json::Value;
+use tasker_worker_node::WorkerNode;
+
+use crate::delivery::Gate;
+use crate::fake::Fake;
+use crate::server::within;
+
+#[tokio::test]
+async fn what_runs_may_finish_and_the_rest_is_given_back() {
+    let mut fake = Fake::start().await;
+    fake.settings.worker.slots = 2;
+    fake.settings.worker.drain_ms = 2_000;
+    fake.open_queue().await;
+    let gate = Gate::new();
+    let worker = fake.worker(gate.registry()).await;
+    let items: Vec<_> = (0..6).map(|_| fake.item("gate", Value::Null)).collect();
+    fake.publish(&items).await;
+    gate.called(2).await;
+    let stopping = tokio::spawn(worker.stop());
+    fake.until("a draining beat", |seen| seen.beats.iter().any(|beat| beat.draining)).await;
+    // One of the two finishes in time, the other one never.
+    gate.open.add_permits(1);
+    within("the end", stopping).await.expect("no panic");
+    assert_eq!(gate.calls.load(Ordering::SeqCst), 2, "nothing new was started");
+    let seen = fake.seen();
+    assert_eq!(seen.outcomes().count(), 1);
+    let done = seen.outcomes().next().map(|o| o.step_id).expect("one");
+    assert!(!seen.released.is_empty() && seen.released.iter().all(|s| s.step_id != done));
+    let released = seen.released.len() as u64;
+    assert!(released <= 3, "two slots and one queue: {released}");
+    drop(seen);
+    // Everything that the worker had is acknowledged: reported or given back.
+    let (pending, unacknowledged) = fake.left().await;
+    assert_eq!((pending + released + 1, unacknowledged), (6, 0));
+}
+
+#[tokio::test]
+async fn an_idle_worker_stops_at_once_also_without_a_server() {
+    let mut fake = Fake::start().await;
+    fake.open_queue().await;
+    let gate = Gate::new();
+    let worker = fake.worker(gate.registry()).await;
+    fake.until("a beat", |seen| !seen.beats.is_empty()).await;
+    within("the end", worker.stop()).await;
+    let worker = fake.worker(gate.registry()).await;
+    fake.server.kill();
+    within("the end without a server", worker.stop()).await;
+    let worker = fake.worker(gate.registry()).await;
+    within("the end before there is a server", worker.stop()).await;
+}
+
+#[tokio::test]
+async fn unusable_settings_are_named() {
+    let settings = tasker_config::Loader::new().and_then(|l| l.load()).expect("valid").settings;
+    let check = |change: fn(&mut tasker_config::Settings), expect: &'static str| {
+        let mut settings = settings.clone();
+        change(&mut settings);
+        async move {
+            let registry = tasker_sdk::HandlerRegistry::new();
+            let error = WorkerNode::start(settings, registry, "x").await.err().expect("unusable");
+            assert!(error.to_string().contains(expect), "{error}");
+        }
+    };
+    check(|s| s.worker.slots = 0, "worker.slots").await;
+    check(|s| s.worker.namespaces = vec!["A".into()], "worker.namespaces").await;
+    check(|s| s.worker.queues = vec![], "worker.queues").await;
+    check(|s| s.worker.queues = vec!["a.b".into()], "worker.queues").await;
+    check(|s| s.nats.url = "nats://:::".into(), "cannot connect").await;
+}
