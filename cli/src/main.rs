@@ -35,8 +35,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Nodes and benchmarks use all cores. Everything else is one thread that mostly waits; `dev` also needs the
-/// thread that starts its children to live as long as itself (see `dev::child`).
+/// Nodes and benchmarks use all cores. Everything else is one thread that mostly waits; `dev` also
+/// needs the thread that starts its children to live as long as itself (see `dev::child`).
 fn start(cli: Cli) -> anyhow::Result<()> {
     let node = matches!(cli.command, Command::Server(_) | Command::Worker(_) | Command::Bench(_));
     let mut builder = if node {

@@ -290,10 +290,9 @@ async fn what_cannot_be_accepted_is_kept() -> anyhow::Result<()> {
         ("bench", &different, &[VERSION, (IDEMPOTENCY_HEADER, &key)], code::IDEMPOTENCY_CONFLICT),
     ];
     for (name, body, headers, code) in table {
-        let namespace = if name == "bench" {
-            name.to_owned()
-        } else {
-            format!("{name}-{run}")[..40].to_owned()
+        let namespace = match name {
+            "bench" => name.to_owned(),
+            other => format!("{other}-{run}"),
         };
         enqueue(&mut wire, &namespace, headers, body).await?;
         let condition = format!("namespace = '{namespace}' and error ->> 'code' = '{code}'");

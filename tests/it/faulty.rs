@@ -30,7 +30,6 @@ steps:
     )
 }
 
-const ONCE: &str = "retry: {max_attempts: 1}";
 const THRICE: &str = "retry: {max_attempts: 3, backoff: none}";
 
 /// What goes wrong and how it ends.
@@ -62,13 +61,13 @@ fn cases() -> Vec<Case> {
     let purpose = "FAILED_ON_PURPOSE";
     let too_large = "RESULT_TOO_LARGE";
     vec![
-        case("one_panic", "faulty.panic", ONCE, "HANDLER_PANIC", true, "a panic on purpose", 1),
-        case("panics", "faulty.panic", THRICE, "HANDLER_PANIC", true, "a panic on purpose", 3),
+        case("panics", "faulty.panic", THRICE, "HANDLER_PANIC", false, "a panic on purpose", 1),
         case("ten_mb", "faulty.large_result", THRICE, too_large, false, "1048576", 1),
         case("nul", "faulty.nul_result", THRICE, "RESULT_NOT_STORABLE", false, "NUL", 1),
         case("late", "faulty.sleep", timeout, "HANDLER_TIMEOUT", true, "1 s", 1),
         case("late_twice", "faulty.sleep", timeout_twice, "HANDLER_TIMEOUT", true, "", 2),
         case("always", "faulty.always_fail", THRICE, purpose, true, "failure 3 on purpose", 3),
+        case("nobody", "faulty.none", THRICE, "HANDLER_NOT_FOUND", true, "`faulty.none`", 3),
         case("never_again", "faulty.fail_permanently", THRICE, purpose, false, "permanent", 1),
     ]
 }
@@ -219,7 +218,7 @@ fn outcomes() -> Vec<(Value, &'static str)> {
         (json!({"outcome_type": "NoBatches"}), "BATCH_OUTCOME_OLD_SHAPE"),
         (other_worker, "BATCH_WORKER_TEMPLATE_UNKNOWN"),
         (create(two, 3), "BATCH_COUNT_MISMATCH"),
-        (create(json!([]), 0), "BATCH_COUNT_MISMATCH"),
+        (create(json!([]), 0), "BATCH_OUTCOME_INVALID"),
         (create(json!([range("001", 0, 1), range("001", 1, 2)]), 2), "BATCH_ID_INVALID"),
         (create(json!([range("001", 0, 2), range("002", 1, 2)]), 2), "BATCH_RANGE_INVALID"),
         (create(json!([range("001", 1, 0)]), 1), "BATCH_RANGE_INVALID"),

@@ -81,7 +81,7 @@ fn documents() -> Vec<Case> {
         raw("{\"name\": \"chain\",}", code::INVALID_SYNTAX, ""),
         raw(b"{\"name\":\"\xff\"}", code::INVALID_ENCODING, ""),
         raw(b"\xef\xbb\xbf{}", code::INVALID_SYNTAX, ""),
-        raw(deep(62), code::TOO_DEEP, ""),
+        raw(deep(63), code::TOO_DEEP, ""),
         raw(deep(100_000), code::TOO_DEEP, ""),
         raw("[".repeat(500_000), code::TOO_DEEP, ""),
         raw(in_context("1e400"), code::NUMBER_OUT_OF_RANGE, ""),
@@ -224,7 +224,7 @@ async fn everything_a_submission_may_hold() -> anyhow::Result<()> {
     let api = cluster.api()?;
     let key = Uuid::now_v7().to_string();
     // As deep, as long and as odd as it may be.
-    let depth = 61;
+    let depth = 62;
     let deep = format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
     let context = json!({"start": 1, "deep": serde_json::from_str::<Value>(&deep)?,
         "text": "naïve façade; 東京 \u{1f600} \\u0000 \u{7f}", "float": 1.5e300,

@@ -8,8 +8,8 @@ use tokio::sync::oneshot;
 pub(super) struct StopSignal {
     interrupt: Signal,
     terminate: Signal,
-    /// The terminal was closed.
-    hang_up: Signal,
+    /// The terminal was closed. Not listened to under `nohup`.
+    hang_up: Option<Signal>,
     /// Ends when standard input does.
     input: Option<oneshot::Receiver<()>>,
 }
@@ -19,7 +19,7 @@ impl StopSignal {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
-            hang_up: signal(SignalKind::hangup())?,
+            hang_up: (!hang_up_is_ignored()).then(|| signal(SignalKind::hangup())).transpose()?,
             input: also_input.then(end_of_input),
         })
     }
@@ -29,11 +29,23 @@ impl StopSignal {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
-            _ = self.hang_up.recv() => {}
+            _ = async { self.hang_up.as_mut()?.recv().await }, if self.hang_up.is_some() => {}
             // The sender's message and its loss say the same.
             _ = async { self.input.as_mut()?.await.ok() }, if self.input.is_some() => {}
         }
     }
+}
+
+fn hang_up_is_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    ignores_hang_up(&status)
+}
+
+/// Reads the mask of ignored signals, whose lowest bit is signal 1, SIGHUP.
+fn ignores_hang_up(status: &str) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & 1 == 1)
 }
 
 /// Reads in a thread of its own: the runtime would wait at its end for a read that never ends.
@@ -47,4 +59,16 @@ fn end_of_input() -> oneshot::Receiver<()> {
         let _unheard = ended.send(());
     });
     receiver
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mask_of_ignored_signals_is_read() {
+        assert!(ignores_hang_up("Name:\tx\nSigIgn:\t0000000000001001\n"));
+        assert!(!ignores_hang_up("SigIgn:\t0000000000001000\n"));
+        assert!(!ignores_hang_up(""));
+    }
 }
