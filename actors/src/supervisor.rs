@@ -133,7 +133,8 @@ impl Actor for SupervisorActor {
                 return Ok(());
             }
         };
-        let is_it = |child: &Child| child.running.as_ref().map(ActorCell::get_id) == Some(cell.get_id());
+        let is_it =
+            |child: &Child| child.running.as_ref().map(ActorCell::get_id) == Some(cell.get_id());
         if let Some(index) = state.children.iter().position(is_it).filter(|_| !state.stopping) {
             died(&myself, state, index, &reason);
         }

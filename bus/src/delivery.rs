@@ -17,6 +17,9 @@ pub struct Delivery {
     pub stream_sequence: u64,
     /// How often it has been delivered, this time included.
     pub num_delivered: u64,
+    /// Whether the connection was lost while the message was on its way. The server may have been
+    /// restarted then and have forgotten deliveries, so that `num_delivered` is too low.
+    pub doubtful: bool,
     /// How many messages the consumer has not delivered yet.
     pub pending: u64,
     /// When it was published, by the server's clock.
@@ -47,13 +50,18 @@ impl Delivery {
     }
 
     /// Reads a message that came to a pull inbox; gives it back if it is not a delivery.
-    pub(crate) fn read(bus: &Bus, message: async_nats::Message) -> Result<Self, Subject> {
+    pub(crate) fn read(
+        bus: &Bus,
+        message: async_nats::Message,
+        doubtful: bool,
+    ) -> Result<Self, Subject> {
         let Some(reply) = message.reply else { return Err(message.subject) };
         let Some(position) = Position::parse(&reply) else { return Err(reply) };
         Ok(Self {
             payload: message.payload,
             stream_sequence: position.stream_sequence,
             num_delivered: position.num_delivered,
+            doubtful,
             pending: position.pending,
             published_unix_nanos: position.published_unix_nanos,
             handle: AckHandle { bus: bus.clone(), reply },

@@ -71,6 +71,8 @@ struct Inbox {
     subject: String,
     connection: watch::Receiver<Connection>,
     epoch: u64,
+    /// Whether the connection was lost since.
+    lost: bool,
     last_sign: Instant,
     /// Why the inbox is being given up, and until when what has already arrived is read from it.
     closing: Option<(ResetReason, Instant)>,
@@ -139,7 +141,9 @@ impl Puller {
         loop {
             let Some(inbox) = &mut self.inbox else { return pending().await };
             // A look at a flag: messages that keep coming must not hide a new connection.
-            if inbox.closing.is_none() && !matches!(inbox.connection.has_changed(), Ok(false)) {
+            if inbox.closing.is_none()
+                && (inbox.lost || !matches!(inbox.connection.has_changed(), Ok(false)))
+            {
                 inbox.look_at_connection().await;
             }
             let deadline = match inbox.closing {
@@ -191,7 +195,10 @@ impl Puller {
         inbox.last_sign = Instant::now();
         let Some(status) = message.status else {
             self.credit = self.credit.saturating_sub(1);
-            return match Delivery::read(&self.bus, message) {
+            if !matches!(inbox.connection.has_changed(), Ok(false)) {
+                inbox.connection_changed();
+            }
+            return match Delivery::read(&self.bus, message, inbox.lost) {
                 Ok(delivery) => Some(PullEvent::Message(delivery)),
                 Err(subject) => {
                     tracing::error!(subject = subject.as_str(), "not a delivery of JetStream");
@@ -238,14 +245,20 @@ impl Inbox {
         let subscriber = bus.inner.client.subscribe(subject.clone()).await;
         let subscriber = subscriber.map_err(|e| BusError::send(&subject, e))?;
         let last_sign = Instant::now();
-        Ok(Self { subscriber, subject, connection, epoch, last_sign, closing: None })
+        Ok(Self { subscriber, subject, connection, epoch, lost: false, last_sign, closing: None })
     }
 
     async fn look_at_connection(&mut self) {
-        let epoch = self.connection.borrow_and_update().epoch;
-        if epoch != self.epoch {
+        if self.connection_changed() && self.closing.is_none() {
             self.close(ResetReason::Reconnected).await;
         }
+    }
+
+    /// Whether there is another connection than the one that the inbox was opened on.
+    fn connection_changed(&mut self) -> bool {
+        let Connection { connected, epoch } = *self.connection.borrow_and_update();
+        self.lost |= !connected || epoch != self.epoch;
+        epoch != self.epoch
     }
 
     /// Ends the subscription; what has already arrived can still be read.

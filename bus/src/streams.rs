@@ -98,6 +98,33 @@ impl Bus {
         self.ensure_durable(subject::WORK_STREAM, config).await
     }
 
+    /// Creates a stream of its own with one durable consumer, configured like the stream of work
+    /// items: for measurements and checks that must not touch the real one.
+    ///
+    /// # Errors
+    /// If JetStream refuses or does not answer.
+    pub async fn ensure_private_stream(
+        &self,
+        stream: &str,
+        subject: &str,
+        durable: &str,
+        settings: &Streams,
+    ) -> Result<(), BusError> {
+        self.ensure_stream(stream_config(stream, subject, settings)).await?;
+        let config = durable_config(durable.to_owned(), subject.to_owned(), settings);
+        self.ensure_durable(stream, config).await
+    }
+
+    /// Deletes a stream of [`Self::ensure_private_stream`]. One that does not exist is no error.
+    ///
+    /// # Errors
+    /// If JetStream does not answer.
+    pub async fn delete_private_stream(&self, stream: &str) -> Result<(), BusError> {
+        let _status: Option<serde_json::Value> =
+            self.info(format!("STREAM.DELETE.{stream}")).await?;
+        Ok(())
+    }
+
     /// Deletes the durable consumer of one queue; workers that pull from it start anew when it is
     /// created again, and what is unacknowledged is delivered again as if for the first time.
     ///
@@ -183,13 +210,10 @@ impl Bus {
         updated.map_err(|e| BusError::jetstream(format!("update stream {name}"), e))
     }
 
-    async fn ensure_durable(
-        &self,
-        stream: &'static str,
-        config: pull::Config,
-    ) -> Result<(), BusError> {
+    async fn ensure_durable(&self, stream: &str, config: pull::Config) -> Result<(), BusError> {
         let durable = config.durable_name.clone().unwrap_or_default();
-        let created = self.inner.jetstream.create_consumer_on_stream(config, stream).await;
+        let created =
+            self.inner.jetstream.create_consumer_on_stream(config, stream.to_owned()).await;
         created.map(|_| ()).map_err(|e| {
             BusError::jetstream(format!("create durable {durable} of stream {stream}"), e)
         })

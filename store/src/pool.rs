@@ -67,6 +67,10 @@ async fn pool(settings: &Database, size: u32, name: &str) -> Result<PgPool, Stor
         // costs more than it gains.
         ("plan_cache_mode", "force_generic_plan".to_owned()),
         ("jit", "off".to_owned()),
+        // Every statement goes through an index. The planner, with the statistics of a table that
+        // was empty a minute ago, would read all of it instead, with parallel workers.
+        ("enable_seqscan", "off".to_owned()),
+        ("max_parallel_workers_per_gather", "0".to_owned()),
     ]);
     let pool = PgPoolOptions::new()
         .max_connections(size)

@@ -259,7 +259,8 @@ async fn dead_letters(database: &Database, condition: &str, count: usize) -> any
         "select subject, encode(payload, 'escape') as payload, error ->> 'code' as code
          from tasker.dead_letters where {condition} order by id"
     );
-    until_some(&format!("{count} dead letters where {condition}"), SOON, async || {
+    let limit = Duration::from_secs(20);
+    until_some(&format!("{count} dead letters where {condition}"), limit, async || {
         let rows = database.rows(&query).await?;
         Ok(rows.as_array().is_some_and(|all| all.len() >= count).then_some(rows))
     })

@@ -211,7 +211,7 @@ async fn a_later_dev_continues_where_the_first_stopped() -> anyhow::Result<()> {
     // The second has no worker: what is submitted has its first step and no more.
     let dev = start(&tool, &data_dir, 0, &scratch)?;
     let task = tasker(&tool, &dev, &get).await?.json()?;
-    assert_eq!(task["state"], "in_progress", "{task}");
+    assert!(matches!(task["state"].as_str(), Some("pending" | "in_progress")), "{task}");
     let done = ended_members(&task);
     assert!((20..N).contains(&done), "{task}");
     let context = json!({"csv_file_path": example("products.csv")}).to_string();

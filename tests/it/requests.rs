@@ -1,10 +1,12 @@
 //! Reads of the API: what is asked wrongly is refused, what is asked rightly comes in pages.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use tasker_messages::code;
-use tasker_tests::Cluster;
+use tasker_tests::{Cluster, until};
 
-use crate::support::SOON;
+use crate::support::{SOON, ended_members};
 
 #[tokio::test]
 async fn broken_requests() -> anyhow::Result<()> {
@@ -106,6 +108,36 @@ async fn check(cluster: &Cluster, table: Vec<(&str, String, u16, &str)>) -> anyh
         }
     }
     assert!(wrong.is_empty(), "\n{wrong}");
+    Ok(())
+}
+
+/// The state is what people look at while they wait.
+#[tokio::test]
+async fn a_task_is_in_progress_while_its_batch_runs() -> anyhow::Result<()> {
+    let cluster = Cluster::shared().await?;
+    let api = cluster.api()?;
+    let id = api.submit("faulty", "slow_batch", json!({"n": 200, "sleep_ms": 1_000})).await?;
+    until("some members have ended", SOON, async || {
+        Ok(ended_members(&api.summary(&id).await?) >= 10)
+    })
+    .await?;
+    assert_eq!(api.summary(&id).await?["state"], "in_progress");
+    assert_eq!(api.wait(&id, SOON).await?.state(), "complete");
+    Ok(())
+}
+
+#[tokio::test]
+async fn heartbeats_tell_what_runs_for_seconds() -> anyhow::Result<()> {
+    let cluster = Cluster::shared().await?;
+    let api = cluster.api()?;
+    let id = api.submit("faulty", "sleep", json!({"sleep_ms": 8_000})).await?;
+    until("the step is known to run", Duration::from_secs(8), async || {
+        let task = api.read(&format!("/v1/tasks/{id}")).await?;
+        Ok(task["steps"][0]["state"] == "in_progress")
+    })
+    .await?;
+    assert_eq!(api.summary(&id).await?["state"], "in_progress");
+    assert_eq!(api.wait(&id, SOON).await?.state(), "complete");
     Ok(())
 }
 

@@ -114,6 +114,7 @@ fn keys() -> Vec<Case> {
         with("name", json!("chain\u{1b}[2J"), code::INVALID_NAME, "name"),
         with("name", json!("x".repeat(129)), code::INVALID_NAME, "name"),
         with("name", json!("no_such_template"), code::TEMPLATE_NOT_FOUND, "name"),
+        with("namespace", json!(null), code::MISSING_KEY, "namespace"),
         with("namespace", json!("Bench"), code::INVALID_NAME, "namespace"),
         with("namespace", json!("a.b"), code::INVALID_NAME, "namespace"),
         with("namespace", json!(">"), code::INVALID_NAME, "namespace"),

@@ -76,7 +76,7 @@ const START_LIMIT: Duration = Duration::from_secs(90);
 /// How long a stop may take; `dev` promises 20 s.
 pub(crate) const STOP_LIMIT: Duration = Duration::from_secs(20);
 /// Lines of a log that are shown.
-const SHOWN_LINES: usize = 30;
+const SHOWN_LINES: usize = 15;
 
 impl Dev {
     /// Starts a cluster in a temporary data folder that goes with it, and returns when it is ready.

@@ -9,20 +9,18 @@ use std::time::Duration;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tasker_bus::{AckHandle, Outgoing};
 use tasker_messages::cursor::member_name;
-use tasker_messages::{
-    BatchId, Namespace, ProcessBatchableStep, StepId, subject,
-};
+use tasker_messages::{BatchId, Namespace, ProcessBatchableStep, StepId, subject};
 use tasker_store::{
     Expandable, ExpandingBatch, MemberSource, NewBatch, NewMember, Sealed, StoreError,
 };
 use tasker_workflow::batching::{self, BatchPlan};
 use uuid::Uuid;
 
+use super::Links;
 use super::dispatch::DispatchMessage;
 use super::finalizer::FinalizerMessage;
 use super::gather::Gather;
 use super::node::{Node, run_detached};
-use super::Links;
 
 /// Expands batches.
 pub(crate) struct BatchProcessingActor;
@@ -233,7 +231,12 @@ async fn seal(node: &Node, batches: &[NewBatch]) -> Result<Sealed, StoreError> {
     Ok(sealed)
 }
 
-fn new_batch(step: &Expandable, worker_template: String, queue: String, plan: &BatchPlan) -> NewBatch {
+fn new_batch(
+    step: &Expandable,
+    worker_template: String,
+    queue: String,
+    plan: &BatchPlan,
+) -> NewBatch {
     NewBatch {
         id: step.batch.map_or_else(|| BatchId::from_uuid(Uuid::now_v7()), |b| b.id),
         task_id: step.task_id,
@@ -266,7 +269,8 @@ async fn expand_in_chunks(
     batch: &NewBatch,
     plan: &BatchPlan,
 ) -> Result<(), StoreError> {
-    let Some(ExpandingBatch { id, expanded_upto }) = node.store.begin_expansion(batch).await? else {
+    let Some(ExpandingBatch { id, expanded_upto }) = node.store.begin_expansion(batch).await?
+    else {
         return Ok(());
     };
     let chunk = node.settings.batches.expand_chunk;

@@ -9,11 +9,11 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tasker_messages::TaskId;
 use tasker_store::Converged;
 
+use super::Links;
 use super::dispatch::DispatchMessage;
 use super::finalizer::FinalizerMessage;
 use super::gather::Gather;
 use super::node::{Node, run_detached};
-use super::Links;
 
 /// Decides convergences.
 pub(crate) struct ConvergenceActor;
@@ -84,7 +84,8 @@ impl Actor for ConvergenceActor {
                 state.waiting.remove(task);
             });
             let node = state.node.clone();
-            let work = async move { ConvergenceMessage::Done(Box::new(converge(&node, &set).await)) };
+            let work =
+                async move { ConvergenceMessage::Done(Box::new(converge(&node, &set).await)) };
             run_detached(&myself, work, || ConvergenceMessage::Done(Box::default()));
         }
         Ok(())

@@ -10,8 +10,8 @@ use tasker_messages::{Hint, TaskId, TaskState, subject};
 use tasker_store::FinishedTask;
 use tokio::sync::oneshot;
 
-use super::node::{Node, run_detached};
 use super::Links;
+use super::node::{Node, run_detached};
 
 /// Announces ended tasks.
 pub(crate) struct FinalizerActor;
@@ -110,7 +110,11 @@ impl FinalizerState {
         let node = self.node.clone();
         let work = async move {
             while let Ok(true) = node.store.cancel_members(CANCEL_CHUNK).await {}
-            let ended = if waited.is_empty() { Ok(Vec::new()) } else { node.store.ended_tasks(&waited).await };
+            let ended = if waited.is_empty() {
+                Ok(Vec::new())
+            } else {
+                node.store.ended_tasks(&waited).await
+            };
             FinalizerMessage::Ended(ended.unwrap_or_else(|error| {
                 tracing::warn!(%error, "ended tasks could not be looked for");
                 Vec::new()

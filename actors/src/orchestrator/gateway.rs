@@ -10,7 +10,8 @@ use tasker_bus::{Bus, Delivery, Incoming, PullEvent, PullOptions, Puller, ResetR
 use tasker_messages::subject::{self, Request};
 use tasker_messages::{
     AttemptOutcome, ClaimReply, ClaimRequest, IDEMPOTENCY_HEADER, Namespace, OutcomeReport,
-    OutcomeVerdicts, ProcessBatchableStep, Refusal, ReleaseReply, ReleaseRequest, TaskRequest, code,
+    OutcomeVerdicts, ProcessBatchableStep, Refusal, ReleaseReply, ReleaseRequest, TaskRequest,
+    code,
 };
 use tasker_store::FinishedAttempt;
 use tokio::sync::{Semaphore, oneshot};
@@ -65,9 +66,11 @@ impl Actor for GatewayActor {
         listen_to_events(&mut listeners, &node, &links).await?;
         listen_to_queue_lists(&mut listeners, &node.bus).await?;
         let (n, l) = (node.clone(), links.clone());
-        let commands = node.bus.pull(subject::CONTROL_STREAM, subject::BATCH_DURABLE, PullOptions::default());
+        let commands =
+            node.bus.pull(subject::CONTROL_STREAM, subject::BATCH_DURABLE, PullOptions::default());
         listeners.spawn(pull(commands, move |delivery| take_command(&l, delivery)));
-        let submitted = node.bus.pull(subject::SUBMIT_STREAM, subject::SUBMIT_DURABLE, PullOptions::default());
+        let submitted =
+            node.bus.pull(subject::SUBMIT_STREAM, subject::SUBMIT_DURABLE, PullOptions::default());
         listeners.spawn(pull(submitted, move |delivery| take_enqueued(&n, &links, delivery)));
         myself.send_interval(Duration::from_secs(1), || GatewayMessage::Check);
         Ok(GatewayState { listeners })
@@ -190,7 +193,10 @@ async fn report(
     let report = Report { namespace: namespace.clone(), attempts, answer };
     links.outcomes.cast(OutcomesMessage::Report(Box::new(report)));
     answered.await.unwrap_or_else(|_| {
-        Err(Refusal::retry(code::UNAVAILABLE, "it is not known whether the outcomes were stored; report again"))
+        Err(Refusal::retry(
+            code::UNAVAILABLE,
+            "it is not known whether the outcomes were stored; report again",
+        ))
     })
 }
 
@@ -240,7 +246,8 @@ async fn end_poisoned(
     let (answer, answered) = oneshot::channel();
     let report = Report { namespace: namespace.clone(), attempts: attempts.collect(), answer };
     links.outcomes.cast(OutcomesMessage::Report(Box::new(report)));
-    let unknown = || Err(Refusal::retry(code::UNAVAILABLE, "the claim was not decided; claim again"));
+    let unknown =
+        || Err(Refusal::retry(code::UNAVAILABLE, "the claim was not decided; claim again"));
     answered.await.unwrap_or_else(|_| unknown()).map(|_| ())
 }
 
@@ -296,7 +303,10 @@ async fn listen_to_queue_lists(
                     .collect(),
             });
             let answer = queues.map_err(|error| {
-                Refusal::retry(code::UNAVAILABLE, format!("the bus did not list its queues: {error}"))
+                Refusal::retry(
+                    code::UNAVAILABLE,
+                    format!("the bus did not list its queues: {error}"),
+                )
             });
             request.answer(answer).await;
         }
@@ -351,7 +361,9 @@ fn take_enqueued(node: &Node, links: &Links, delivery: Delivery) {
         .header(IDEMPOTENCY_HEADER)
         .or_else(|| delivery.header("Nats-Msg-Id"))
         .map(str::to_owned)
-        .unwrap_or_else(|| format!("enqueued:{}:{}", delivery.published_unix_nanos, delivery.stream_sequence));
+        .unwrap_or_else(|| {
+            format!("enqueued:{}:{}", delivery.published_unix_nanos, delivery.stream_sequence)
+        });
     let token = subject.strip_prefix("tasker.enqueue.").unwrap_or_default();
     let Ok(namespace) = Namespace::new(token) else {
         tracing::error!(subject, "an enqueued task has no valid namespace; dropped");

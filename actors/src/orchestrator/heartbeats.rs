@@ -8,9 +8,9 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tasker_messages::{Heartbeat, Namespace, Queue, WorkerId, subject};
 use tokio::task::JoinSet;
 
+use super::Links;
 use super::dispatch::DispatchMessage;
 use super::node::Node;
-use super::Links;
 
 /// Listens to workers.
 pub(crate) struct HeartbeatsActor;
@@ -61,7 +61,8 @@ impl Actor for HeartbeatsActor {
         let actor = myself.clone();
         listener.spawn(async move {
             while let Some(beat) = beats.next().await {
-                let namespace = beat.subject.rsplit('.').next().and_then(|n| Namespace::new(n).ok());
+                let namespace =
+                    beat.subject.rsplit('.').next().and_then(|n| Namespace::new(n).ok());
                 match (namespace, serde_json::from_slice(&beat.payload)) {
                     (Some(namespace), Ok(beat)) => {
                         if actor.cast(HeartbeatsMessage::Beat(namespace, beat)).is_err() {
@@ -109,7 +110,9 @@ impl HeartbeatsState {
             slots: Vec::new(),
         });
         alive.seen = now;
-        let slots = |q: &tasker_messages::QueueLoad| (q.queue.clone(), if beat.draining { 0 } else { q.slots });
+        let slots = |q: &tasker_messages::QueueLoad| {
+            (q.queue.clone(), if beat.draining { 0 } else { q.slots })
+        };
         alive.slots = beat.queues.iter().map(slots).collect();
         let record = alive.recorded.is_none_or(|at| now - at >= RECORD_EVERY);
         if record {

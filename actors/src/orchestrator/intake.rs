@@ -7,17 +7,15 @@ use std::sync::Arc;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tasker_bus::AckHandle;
-use tasker_messages::{
-    Accepted, Namespace, Problem, Refusal, StepId, TaskId, TaskRequest, code,
-};
+use tasker_messages::{Accepted, Namespace, Problem, Refusal, StepId, TaskId, TaskRequest, code};
 use tasker_store::{NewTask, StoreError, StoredTemplate, SubmitVerdict};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::Links;
 use super::dispatch::DispatchMessage;
 use super::gather::Gather;
 use super::node::{Node, run_detached};
-use super::Links;
 
 /// Accepts tasks.
 pub(crate) struct IntakeActor;
@@ -158,7 +156,8 @@ fn plan(
     request: &TaskRequest,
 ) -> Result<NewTask, Refusal> {
     let Some(found) = templates.get(&template_key(request)) else {
-        let version = request.version.as_ref().map(|v| format!(" in version {v}")).unwrap_or_default();
+        let version =
+            request.version.as_ref().map(|v| format!(" in version {v}")).unwrap_or_default();
         let message = format!(
             "there is no template `{}` in namespace `{}`{version}; register it first",
             request.name, request.namespace
@@ -215,7 +214,9 @@ async fn conclude(
             SubmitVerdict::Existing(id) => Ok(Accepted { id, created: false }),
             SubmitVerdict::Conflict(id) => Err(Refusal::new(
                 code::IDEMPOTENCY_CONFLICT,
-                format!("the idempotency key belongs to task {id}, which was submitted with a different request"),
+                format!(
+                    "the idempotency key belongs to task {id}, which was submitted with a different request"
+                ),
             )),
         };
         answer(node, &task.request.namespace, source, result).await;
@@ -257,7 +258,9 @@ pub(crate) async fn keep_refused(
     tracing::warn!(subject, code = refusal.code, error = %refusal, "enqueued task refused; kept as a dead letter");
     match node.store.keep_dead_letter(namespace, subject, payload, refusal).await {
         Ok(()) => ack.ack().await,
-        Err(error) => tracing::error!(subject, %error, "dead letter could not be kept; the message comes back"),
+        Err(error) => {
+            tracing::error!(subject, %error, "dead letter could not be kept; the message comes back")
+        }
     }
 }
 
@@ -273,9 +276,16 @@ async fn unavailable(node: &Node, set: Vec<Submission>, error: &StoreError) -> V
     }
     tracing::error!(%error, submissions = set.len(), "submissions could not be stored");
     for Submission { request, source } in set {
-        let message = "the database did not confirm the task; try again with the same idempotency key";
+        let message =
+            "the database did not confirm the task; try again with the same idempotency key";
         if matches!(source, SubmissionSource::Request(_)) {
-            answer(node, &request.namespace, source, Err(Refusal::retry(code::UNAVAILABLE, message))).await;
+            answer(
+                node,
+                &request.namespace,
+                source,
+                Err(Refusal::retry(code::UNAVAILABLE, message)),
+            )
+            .await;
         }
     }
     Vec::new()

@@ -58,7 +58,9 @@ async fn judge_batchables(
     let most = node.settings.batches.max_members;
     for attempt in set.iter_mut().filter(|a| a.kind == StepKind::Batchable) {
         let Some((template, name)) = steps.get(&attempt.step_id) else { continue };
-        let (Ok(result), Some((_, step))) = (&attempt.ending, template.step(name)) else { continue };
+        let (Ok(result), Some((_, step))) = (&attempt.ending, template.step(name)) else {
+            continue;
+        };
         let pages = appended.get(&attempt.step_id).copied();
         if let Err(failure) = batching::plan(template, step, result, pages, most) {
             attempt.ending = Err(failure);
@@ -68,8 +70,11 @@ async fn judge_batchables(
 }
 
 fn refused_result(problem: &Problem) -> StepFailure {
-    let code =
-        if problem.code == code::TOO_LARGE { code::RESULT_TOO_LARGE } else { code::RESULT_NOT_STORABLE };
+    let code = if problem.code == code::TOO_LARGE {
+        code::RESULT_TOO_LARGE
+    } else {
+        code::RESULT_NOT_STORABLE
+    };
     failure(code, format!("the handler's result cannot be stored: {}", problem.message))
 }
 

@@ -9,6 +9,7 @@ use tasker_messages::{Namespace, OutcomeVerdicts, Refusal, StepId, Verdict, code
 use tasker_store::{Applied, FinishedAttempt};
 use tokio::sync::oneshot;
 
+use super::Links;
 use super::batch_processing::BatchProcessingMessage;
 use super::convergence::ConvergenceMessage;
 use super::dispatch::DispatchMessage;
@@ -16,7 +17,6 @@ use super::finalizer::FinalizerMessage;
 use super::judge::judge;
 use super::node::{Node, run_detached};
 use super::timers::TimersMessage;
-use super::Links;
 
 /// Stores outcomes.
 pub(crate) struct OutcomesActor;

@@ -14,8 +14,8 @@ use tasker_messages::{
 use tasker_store::{NewPage, StoreError};
 use tasker_workflow::batching;
 
-use super::node::Node;
 use super::Links;
+use super::node::Node;
 
 /// Why a read was not answered.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +39,10 @@ impl ReadError {
             }
             ReadError::Store(error) => {
                 tracing::error!(%error, "a read failed");
-                Refusal::retry(code::INTERNAL, "the request could not be answered; the log has the cause")
+                Refusal::retry(
+                    code::INTERNAL,
+                    "the request could not be answered; the log has the cause",
+                )
             }
         }
     }
@@ -52,8 +55,9 @@ const MAX_PAGE_CURSORS: usize = 10_000;
 
 /// Reads a request's document.
 pub(crate) fn parse<T: DeserializeOwned>(payload: &[u8]) -> Result<T, Refusal> {
-    serde_json::from_slice(payload)
-        .map_err(|e| Refusal::new(code::INVALID_REQUEST, format!("the request cannot be read: {e}")))
+    serde_json::from_slice(payload).map_err(|e| {
+        Refusal::new(code::INVALID_REQUEST, format!("the request cannot be read: {e}"))
+    })
 }
 
 /// Answers one request of a kind that only reads (or appends cursors).
@@ -68,7 +72,9 @@ pub(crate) async fn answer(
     let payload = &incoming.payload;
     match kind {
         Request::TaskGet => reply(incoming, get_task(node, namespace, payload).await).await,
-        Request::TaskWait => reply(incoming, wait_task(node, links, namespace, payload).await).await,
+        Request::TaskWait => {
+            reply(incoming, wait_task(node, links, namespace, payload).await).await
+        }
         Request::Shared => reply(incoming, shared(node, namespace, payload).await).await,
         Request::Result => reply(incoming, result(node, namespace, payload).await).await,
         Request::Members => reply(incoming, members(node, namespace, payload).await).await,
@@ -156,20 +162,20 @@ async fn append(node: &Node, ns: &Namespace, payload: &[u8]) -> Result<CursorsAp
     let request: AppendCursors = parse(payload)?;
     let raw: RawPage = parse(payload)?;
     if request.cursors.is_empty() || request.cursors.len() > MAX_PAGE_CURSORS {
-        let message = format!("a page has 1 to {MAX_PAGE_CURSORS} cursors, not {}", request.cursors.len());
+        let message =
+            format!("a page has 1 to {MAX_PAGE_CURSORS} cursors, not {}", request.cursors.len());
         return Err(Refusal::new(code::BATCH_COUNT_MISMATCH, message).into());
     }
-    let previous =
-        node.store.previous_page(request.step_id, request.attempt, request.page).await?;
+    let previous = node.store.previous_page(request.step_id, request.attempt, request.page).await?;
     let next = previous.as_ref().map_or(0, |p| p.page + 1);
     if request.page != next {
-        let message = format!("page {} does not follow page {} ", request.page, i64::from(next) - 1);
+        let message =
+            format!("page {} does not follow page {} ", request.page, i64::from(next) - 1);
         return Err(Refusal::new(code::BATCH_COUNT_MISMATCH, message.trim_end()).into());
     }
     let before = previous.as_ref().map(|p| (p.last_batch_id.as_str(), p.last_end));
-    batching::check_page(before, &request.cursors).map_err(|problem: Problem| {
-        Refusal::of_document("the page of cursors", vec![problem])
-    })?;
+    batching::check_page(before, &request.cursors)
+        .map_err(|problem: Problem| Refusal::of_document("the page of cursors", vec![problem]))?;
     let last = request.cursors.last();
     let page = NewPage {
         step_id: request.step_id,

@@ -8,9 +8,9 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tasker_messages::{Namespace, Queue, StepId};
 use tasker_store::{Dispatched, EpochState, StoreError};
 
-use super::dispatch::DispatchMessage;
-use super::node::{Node, run_detached};
 use super::Links;
+use super::dispatch::{DispatchMessage, ensure_queue};
+use super::node::{Node, run_detached};
 
 /// Compares rows with the bus.
 pub(crate) struct ReconcilerActor;
@@ -108,11 +108,7 @@ async fn check(node: &Node, links: &Links, suspicions: Suspicions) -> Suspicions
 
 /// Makes sure that the streams exist. A stream that is new has lost everything outstanding: it is
 /// sent again, once per stream, by whichever node comes first.
-async fn check_streams(
-    node: &Node,
-    links: &Links,
-    known_ns: Option<i64>,
-) -> Result<i64, String> {
+async fn check_streams(node: &Node, links: &Links, known_ns: Option<i64>) -> Result<i64, String> {
     let epoch = node.bus.ensure_streams(&node.settings.streams).await.map_err(|e| e.to_string())?;
     let created_ns = epoch.created_unix_nanos;
     if known_ns == Some(created_ns) {
@@ -169,7 +165,14 @@ async fn check_queues(
         let load = node.bus.consumer_load(&queue.namespace, &queue.queue).await;
         let on_bus = match load {
             Ok(Some(load)) => load.pending + load.ack_pending,
-            Ok(None) => 0,
+            Ok(None) => {
+                // Steps wait on a queue that the bus does not have: nobody could pull them.
+                let key = (queue.namespace.clone(), queue.queue.clone());
+                if let Err(error) = ensure_queue(node, &key).await {
+                    tracing::warn!(%error, namespace = %key.0, queue = %key.1, "a missing queue could not be made");
+                }
+                0
+            }
             // Whoever cannot ask does not suspect.
             Err(_) => continue,
         };
@@ -214,7 +217,8 @@ async fn find_missing(
     let settings = &node.settings.reconciler;
     // The oldest ones are the lost ones: more of them are looked at than are missing, since some of
     // them wait in the consumer.
-    let limit = missing.saturating_mul(2).saturating_add(64).min(u64::from(settings.max_redispatch));
+    let limit =
+        missing.saturating_mul(2).saturating_add(64).min(u64::from(settings.max_redispatch));
     let lost =
         node.store.find_lost(&queue.namespace, &queue.queue, settings.interval_ms, limit as u32);
     Ok(lost.await?.steps.into_iter().collect())

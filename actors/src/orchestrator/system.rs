@@ -50,7 +50,8 @@ impl Orchestrator {
     pub async fn start(settings: Arc<Settings>) -> Result<Self, StartError> {
         let id = NodeId::from_uuid(Uuid::now_v7());
         let store = Store::connect(&settings.database).await?;
-        let bus = Bus::connect(&settings.nats, &format!("tasker-orchestrator-{}", id.token())).await?;
+        let bus =
+            Bus::connect(&settings.nats, &format!("tasker-orchestrator-{}", id.token())).await?;
         bus.ensure_streams(&settings.streams).await?;
         let node = Node { id, store, bus, settings };
         let links = Links::default();
@@ -98,7 +99,12 @@ fn children(node: &Node, links: &Links) -> Vec<Child> {
         Child::new("dispatch", links.dispatch.clone(), || DispatchActor, with()),
         Child::new("timers", links.timers.clone(), || TimersActor, with()),
         Child::new("convergence", links.convergence.clone(), || ConvergenceActor, with()),
-        Child::new("batch_processing", links.batch_processing.clone(), || BatchProcessingActor, with()),
+        Child::new(
+            "batch_processing",
+            links.batch_processing.clone(),
+            || BatchProcessingActor,
+            with(),
+        ),
         Child::new("outcomes", links.outcomes.clone(), || OutcomesActor, with()),
         Child::new("intake", links.intake.clone(), || IntakeActor, with()),
         Child::new("heartbeats", Link::default(), || HeartbeatsActor, with()),

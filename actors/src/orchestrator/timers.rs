@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tasker_messages::StepId;
 
+use super::Links;
 use super::dispatch::DispatchMessage;
 use super::node::{Node, run_detached};
-use super::Links;
 
 /// Wakes steps whose retry is due.
 pub(crate) struct TimersActor;

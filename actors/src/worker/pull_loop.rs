@@ -166,8 +166,10 @@ impl PullLoop {
             return delivery.handle.ack().await;
         }
         let redelivered = delivery.num_delivered > 1;
-        let must_claim =
-            redelivered || item.claim_required || delivery.stream_sequence <= self.claim_up_to;
+        let must_claim = redelivered
+            || item.claim_required
+            || delivery.doubtful
+            || delivery.stream_sequence <= self.claim_up_to;
         let hold = match HeldSteps::admit(core, &self.place, &item, delivery.handle, must_claim) {
             Admitted::New(hold) => hold,
             Admitted::Known(needless) => {

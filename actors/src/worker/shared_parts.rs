@@ -8,9 +8,7 @@ use futures::future::{BoxFuture, Shared};
 use serde_json::value::RawValue;
 use tasker_bus::{Bus, RequestError};
 use tasker_messages::subject::Request;
-use tasker_messages::{
-    GetShared, Namespace, SharedStep, StepId, StepKind, TaskId, WorkItem, code,
-};
+use tasker_messages::{GetShared, Namespace, SharedStep, StepId, StepKind, TaskId, WorkItem, code};
 use tasker_sdk::StepError;
 
 use super::retry::BackOff;

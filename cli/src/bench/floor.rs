@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use tasker_bus::{AckHandle, Bus, Outgoing, PullEvent, PullOptions};
-use tasker_messages::{Namespace, Queue, subject};
+use tasker_messages::subject::message_id;
 use tasker_store::Floor;
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -23,6 +23,9 @@ const WINDOW: u32 = 4_096;
 /// Outcome requests without an answer.
 const UNANSWERED: usize = 4;
 const OUTCOMES: &str = "tasker.floor.outcomes";
+const STREAM: &str = "TASKER_FLOOR";
+const SUBJECT: &str = "tasker.floor.work";
+const DURABLE: &str = "floor";
 
 #[derive(Serialize, Deserialize)]
 struct Item {
@@ -46,13 +49,12 @@ struct Progress {
 }
 
 pub(super) async fn measure(link: &Link, n: u32, runs: u32) -> anyhow::Result<Vec<Duration>> {
-    let (namespace, queue) = (Namespace::new("floor")?, Queue::default());
-    link.bus.ensure_work_durable(&namespace, &queue, &link.settings.streams).await?;
+    link.bus.ensure_private_stream(STREAM, SUBJECT, DURABLE, &link.settings.streams).await?;
     let mut times = Vec::new();
     for _ in 0..runs {
         let floor = link.store.create_floor().await?;
         let answering = tokio::spawn(answer(link.bus.clone(), floor.clone()));
-        let time = run(link, &floor, n, &namespace, &queue).await;
+        let time = run(link, &floor, n).await;
         answering.abort();
         let stored = floor.count().await?;
         floor.remove().await?;
@@ -61,25 +63,17 @@ pub(super) async fn measure(link: &Link, n: u32, runs: u32) -> anyhow::Result<Ve
             bail!("the bare pipeline stored {stored} of {n} outcomes");
         }
     }
-    link.bus.delete_work_durable(&namespace, &queue).await?;
+    link.bus.delete_private_stream(STREAM).await?;
     Ok(times)
 }
 
-async fn run(
-    link: &Link,
-    floor: &Floor,
-    n: u32,
-    namespace: &Namespace,
-    queue: &Queue,
-) -> anyhow::Result<Duration> {
+async fn run(link: &Link, floor: &Floor, n: u32) -> anyhow::Result<Duration> {
     let base = Uuid::now_v7().as_u128() & !u128::from(u32::MAX);
     let progress = Arc::new(Progress::default());
     let begun = Instant::now();
     let copy = tokio::spawn(copy(floor.clone(), base, n, Arc::clone(&progress)));
-    let subject = subject::work(namespace, queue);
-    let publish = tokio::spawn(publish(link.bus.clone(), subject, base, n, Arc::clone(&progress)));
-    let durable = subject::work_durable(namespace, queue);
-    work(&link.bus, &durable, n, &progress).await?;
+    let publish = tokio::spawn(publish(link.bus.clone(), base, n, Arc::clone(&progress)));
+    work(&link.bus, n, &progress).await?;
     let time = begun.elapsed();
     copy.await??;
     publish.await??;
@@ -98,13 +92,7 @@ async fn copy(floor: Floor, base: u128, n: u32, progress: Arc<Progress>) -> anyh
     Ok(())
 }
 
-async fn publish(
-    bus: Bus,
-    subject: String,
-    base: u128,
-    n: u32,
-    progress: Arc<Progress>,
-) -> anyhow::Result<()> {
+async fn publish(bus: Bus, base: u128, n: u32, progress: Arc<Progress>) -> anyhow::Result<()> {
     let mut from = 0;
     while from < n {
         let moved = progress.moved.notified();
@@ -117,7 +105,7 @@ async fn publish(
             let _looked_again = tokio::time::timeout(Duration::from_millis(1), moved).await;
             continue;
         }
-        let messages = (from..upto).map(|ordinal| message(&subject, base, ordinal));
+        let messages = (from..upto).map(|ordinal| message(base, ordinal));
         for result in bus.publish_jetstream(messages.collect::<Result<_, _>>()?).await {
             result?;
         }
@@ -126,7 +114,7 @@ async fn publish(
     Ok(())
 }
 
-fn message(subject: &str, base: u128, ordinal: u32) -> anyhow::Result<Outgoing> {
+fn message(base: u128, ordinal: u32) -> anyhow::Result<Outgoing> {
     let id = Uuid::from_u128(base | u128::from(ordinal));
     let cursor = format!(
         r#"{{"batch_id":"{0:03}","start_cursor":{ordinal},"end_cursor":{0},"batch_size":1}}"#,
@@ -134,15 +122,15 @@ fn message(subject: &str, base: u128, ordinal: u32) -> anyhow::Result<Outgoing> 
     );
     let item = Item { id, name: format!("add_one_{:03}", ordinal + 1), cursor };
     Ok(Outgoing {
-        subject: subject.to_owned(),
-        message_id: subject::message_id(id, 1),
+        subject: SUBJECT.to_owned(),
+        message_id: message_id(id, 1),
         payload: serde_json::to_vec(&item)?.into(),
     })
 }
 
 /// Pulls, reports what was pulled in one request and acknowledges after the answer.
-async fn work(bus: &Bus, durable: &str, n: u32, progress: &Arc<Progress>) -> anyhow::Result<()> {
-    let mut puller = bus.pull(subject::WORK_STREAM, durable, PullOptions::default());
+async fn work(bus: &Bus, n: u32, progress: &Arc<Progress>) -> anyhow::Result<()> {
+    let mut puller = bus.pull(STREAM, DURABLE, PullOptions::default());
     let mut reports = tokio::task::JoinSet::new();
     let (mut done, mut items) = (0, Vec::new());
     while done < n {

@@ -8,3 +8,4 @@ mod fake;
 mod handlers;
 mod reports;
 mod stop;
+mod speed;

@@ -50,6 +50,16 @@ pub(crate) struct Span {
 pub(crate) struct Work {
     pub(crate) steps: Vec<Prepared>,
     pub(crate) spans: Vec<Span>,
+    /// What was known of the durable when this was taken.
+    pub(crate) ensured: bool,
+    generation: u32,
+}
+
+impl Work {
+    /// What has been published of it so far: nothing.
+    pub(crate) fn unpublished(&self) -> Published {
+        Published { ensured: self.ensured, generation: self.generation, ..Published::default() }
+    }
 }
 
 /// What has been published.
@@ -65,6 +75,7 @@ pub(crate) struct Published {
     pub(crate) failed: Vec<StepId>,
     /// Whether the durable of the lane is known to exist now.
     pub(crate) ensured: bool,
+    pub(crate) generation: u32,
 }
 
 /// Steps that wait in a lane; a sweep finds what does not fit.
@@ -82,6 +93,9 @@ pub(crate) struct Lane {
     pub(crate) busy: bool,
     /// The durable exists, as far as this node knows.
     pub(crate) ensured: bool,
+    /// Rises when what is known of the durable becomes void: a publish that was under way then must
+    /// not say that it exists.
+    generation: u32,
     pub(crate) slots: u32,
     outstanding: u32,
     looked_at: Option<Instant>,
@@ -96,6 +110,7 @@ impl Lane {
             batches: VecDeque::new(),
             busy: false,
             ensured: false,
+            generation: 0,
             slots: 0,
             outstanding: 0,
             looked_at: None,
@@ -115,6 +130,12 @@ impl Lane {
         }
     }
 
+    /// The durable may be gone: it is ensured again before anything is published.
+    pub(crate) fn forget_durable(&mut self) {
+        self.ensured = false;
+        self.generation += 1;
+    }
+
     pub(crate) fn waits(&self) -> bool {
         !self.steps.is_empty() || !self.batches.is_empty()
     }
@@ -132,7 +153,11 @@ impl Lane {
                 let n = load.pending + load.ack_pending;
                 self.outstanding = u32::try_from(n).unwrap_or(u32::MAX);
             }
-            None => self.ensured = false,
+            // No durable: whatever was on it is gone, and the reconciler sends it again.
+            None => {
+                self.outstanding = 0;
+                self.forget_durable();
+            }
         }
         self.looked_at = Some(now);
     }
@@ -155,7 +180,11 @@ impl Lane {
         let mut room = window.saturating_sub(self.outstanding).min(MAX_WORK);
         // Many small publishes cost more than a few larger ones.
         let waiting = self.steps.len() as u64
-            + self.batches.iter().map(|b| u64::from(b.open.expected - b.open.published_upto)).sum::<u64>();
+            + self
+                .batches
+                .iter()
+                .map(|b| u64::from(b.open.expected - b.open.published_upto))
+                .sum::<u64>();
         if room < window / 8 && waiting > u64::from(room) {
             return Work::default();
         }
@@ -168,7 +197,10 @@ impl Lane {
         let sources: Vec<Source> = self
             .batches
             .iter()
-            .map(|b| Source { priority: b.open.priority, waiting: b.open.expected - b.open.published_upto })
+            .map(|b| Source {
+                priority: b.open.priority,
+                waiting: b.open.expected - b.open.published_upto,
+            })
             .collect();
         let shares = share_out(room, quantum, &sources);
         let spans: Vec<Span> = self
@@ -189,12 +221,14 @@ impl Lane {
             self.batches.drain(..).partition(|b| served.contains(&b.open.id));
         first.extend(last);
         self.batches = first;
-        Work { steps, spans }
+        Work { steps, spans, ensured: self.ensured, generation: self.generation }
     }
 
     /// Takes note of what was published.
     pub(crate) fn settle(&mut self, published: &Published) {
-        self.ensured = published.ensured;
+        if published.generation == self.generation {
+            self.ensured = published.ensured;
+        }
         let mut sent = published.steps.len() as u32;
         for (id, members, shared) in &published.spans {
             sent += members;
@@ -228,7 +262,11 @@ impl Rate {
         if span >= 0.1 {
             let current = f64::from(self.counted) / span;
             // Rises at once, falls slowly: a pause between two sets is not the end of the load.
-            self.per_second = if current > self.per_second { current } else { 0.8 * self.per_second + 0.2 * current };
+            self.per_second = if current > self.per_second {
+                current
+            } else {
+                0.8 * self.per_second + 0.2 * current
+            };
             self.counted = 0;
             self.since = now;
         }

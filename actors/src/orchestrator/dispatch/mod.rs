@@ -5,6 +5,8 @@
 mod lane;
 mod publish;
 
+pub(crate) use self::publish::ensure as ensure_queue;
+
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -15,8 +17,8 @@ use tasker_store::OpenBatch;
 use tasker_workflow::WindowLimits;
 
 use self::lane::{Lane, LaneKey, Prepared, Published};
-use super::node::{Node, run_detached};
 use super::Links;
+use super::node::{Node, run_detached};
 
 /// Puts ready steps on the bus.
 pub(crate) struct DispatchActor;
@@ -115,7 +117,9 @@ impl Actor for DispatchActor {
                 lane.observe(load, Instant::now());
                 state.pump(&myself, &key);
             }
-            DispatchMessage::Published(key, published) => state.published(&myself, &key, &published),
+            DispatchMessage::Published(key, published) => {
+                state.published(&myself, &key, &published)
+            }
             DispatchMessage::Sweep => state.sweep(&myself),
             DispatchMessage::Flush => state.flush(&myself),
             DispatchMessage::Flushed => {
@@ -123,7 +127,7 @@ impl Actor for DispatchActor {
                 state.plan_flush(&myself);
             }
             DispatchMessage::BusReset => {
-                state.lanes.values_mut().for_each(|lane| lane.ensured = false);
+                state.lanes.values_mut().for_each(Lane::forget_durable);
             }
         }
         Ok(())
@@ -142,13 +146,15 @@ impl DispatchState {
 
     fn load(&self, myself: &ActorRef<DispatchMessage>, steps: Vec<StepId>) {
         let node = self.node.clone();
-        let work = async move { DispatchMessage::Loaded(publish::prepare(&node, &steps, false).await) };
+        let work =
+            async move { DispatchMessage::Loaded(publish::prepare(&node, &steps, false).await) };
         run_detached(myself, work, || DispatchMessage::Loaded(Vec::new()));
     }
 
     fn claim(&self, myself: &ActorRef<DispatchMessage>, batches: Vec<BatchId>) {
         let node = self.node.clone();
-        let work = async move { DispatchMessage::Batches(claim_batches(&node, Some(batches)).await) };
+        let work =
+            async move { DispatchMessage::Batches(claim_batches(&node, Some(batches)).await) };
         run_detached(myself, work, || DispatchMessage::Batches(Vec::new()));
     }
 
@@ -208,10 +214,9 @@ impl DispatchState {
             return;
         }
         lane.busy = true;
-        let ensured = lane.ensured;
         let (node, lane_key, lost) = (self.node.clone(), key.clone(), key.clone());
         let work = async move {
-            let published = publish::publish(&node, &lane_key, ensured, work).await;
+            let published = publish::publish(&node, &lane_key, work).await;
             DispatchMessage::Published(lane_key, Box::new(published))
         };
         run_detached(myself, work, || DispatchMessage::Published(lost, Box::default()));
@@ -229,7 +234,12 @@ impl DispatchState {
         run_detached(myself, work, || DispatchMessage::Load(lost, None));
     }
 
-    fn published(&mut self, myself: &ActorRef<DispatchMessage>, key: &LaneKey, published: &Published) {
+    fn published(
+        &mut self,
+        myself: &ActorRef<DispatchMessage>,
+        key: &LaneKey,
+        published: &Published,
+    ) {
         let lane = self.lane(key);
         lane.busy = false;
         lane.settle(published);

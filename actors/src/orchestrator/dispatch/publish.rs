@@ -52,9 +52,9 @@ fn inline(shared: &SharedStep, limit: usize) -> Option<Arc<RawValue>> {
 
 /// Puts work on the bus and records members as published. Nothing is recorded that the server has
 /// not confirmed.
-pub(crate) async fn publish(node: &Node, key: &LaneKey, ensured: bool, work: Work) -> Published {
-    let mut published = Published { ensured, ..Published::default() };
-    if !ensured {
+pub(crate) async fn publish(node: &Node, key: &LaneKey, work: Work) -> Published {
+    let mut published = work.unpublished();
+    if !work.ensured {
         if let Err(error) = ensure(node, key).await {
             tracing::warn!(%error, namespace = %key.0, queue = %key.1, "the queue is not ready on the bus");
             published.failed = work.steps.iter().map(|p| p.step.id).collect();
@@ -69,7 +69,8 @@ pub(crate) async fn publish(node: &Node, key: &LaneKey, ensured: bool, work: Wor
     published
 }
 
-async fn ensure(node: &Node, key: &LaneKey) -> Result<(), tasker_bus::BusError> {
+/// Makes sure that a queue exists on the bus, and tells the workers.
+pub(crate) async fn ensure(node: &Node, key: &LaneKey) -> Result<(), tasker_bus::BusError> {
     node.bus.ensure_work_durable(&key.0, &key.1, &node.settings.streams).await?;
     node.bus.publish(subject::QUEUES_CHANGED.to_owned(), &()).await
 }
@@ -84,7 +85,8 @@ async fn publish_all(
     published.failed = work.steps.iter().map(|p| p.step.id).collect();
     load_member_shared(node, key, &mut work.spans).await?;
     let spans: Vec<_> = work.spans.iter().map(|s| (s.batch.id, s.from, s.upto)).collect();
-    let members = if spans.is_empty() { Vec::new() } else { node.store.load_members(&spans).await? };
+    let members =
+        if spans.is_empty() { Vec::new() } else { node.store.load_members(&spans).await? };
 
     let subject = subject::work(&key.0, &key.1);
     let mut messages: Vec<Outgoing> = Vec::with_capacity(work.steps.len() + members.len());
@@ -92,7 +94,9 @@ async fn publish_all(
     let mut member = members.iter().peekable();
     for span in &work.spans {
         let end = span.batch.id.member(span.upto - 1);
-        while let Some(row) = member.next_if(|row| row.id <= end && row.id >= span.batch.id.member(0)) {
+        while let Some(row) =
+            member.next_if(|row| row.id <= end && row.id >= span.batch.id.member(0))
+        {
             messages.push(member_message(node, &subject, span, row));
         }
     }
@@ -136,7 +140,9 @@ async fn record_members(
     let lease_ms = super::PUBLISHER_LEASE.as_millis() as u64;
     let advanced = node.store.advance_published(&reached, node.id, lease_ms).await?;
     for (id, from, upto) in reached {
-        let Some(span) = spans.iter().find(|s| s.batch.id == id && s.from == from) else { continue };
+        let Some(span) = spans.iter().find(|s| s.batch.id == id && s.from == from) else {
+            continue;
+        };
         if advanced.contains(&id) {
             published.spans.push((id, upto - from, span.shared.clone()));
             if upto == span.upto {
@@ -147,7 +153,11 @@ async fn record_members(
     Ok(())
 }
 
-async fn load_member_shared(node: &Node, key: &LaneKey, spans: &mut [Span]) -> Result<(), StoreError> {
+async fn load_member_shared(
+    node: &Node,
+    key: &LaneKey,
+    spans: &mut [Span],
+) -> Result<(), StoreError> {
     let missing: Vec<(TaskId, String)> = spans
         .iter()
         .filter(|s| matches!(s.shared, MemberShared::Unknown))
