@@ -63,7 +63,8 @@ impl Store {
     }
 
     /// Gives `cancelled` outcomes to members of cancelled batches that have none, at most so many;
-    /// removes the members of expansions that were cancelled. Returns whether more is left.
+    /// removes the members of expansions that were cancelled. Returns whether anything was changed,
+    /// so that more may be left.
     pub async fn cancel_members(&self, limit: u32) -> Result<bool, StoreError> {
         let batches = sqlx::query_scalar!(
             "select id from tasker.batches where not settled and state = 'cancelled'
@@ -71,13 +72,14 @@ impl Store {
         )
         .fetch_all(&self.hot)
         .await?;
-        for id in &batches {
-            self.cancel_chunk(BatchId::from_uuid(*id), limit).await?;
+        let mut changed = false;
+        for id in batches {
+            changed |= self.cancel_chunk(BatchId::from_uuid(id), limit).await?;
         }
-        Ok(!batches.is_empty())
+        Ok(changed)
     }
 
-    async fn cancel_chunk(&self, batch: BatchId, limit: u32) -> Result<(), StoreError> {
+    async fn cancel_chunk(&self, batch: BatchId, limit: u32) -> Result<bool, StoreError> {
         retry_conflicts(|| async {
             let mut tx = self.hot.begin().await?;
             let (low, high) = (batch.member(0).as_uuid(), batch.member(u32::MAX).as_uuid());
@@ -99,17 +101,23 @@ impl Store {
                     .await?
                     .len()
             };
+            // A sealed batch is done with when every member has an outcome, one that is not when it
+            // has no member left.
             let counted = if sealed { changed as i32 } else { 0 };
             sqlx::query!(
-                "update tasker.batches set remaining = remaining - $2, settled = $3
+                "update tasker.batches
+                 set remaining = remaining - $2,
+                     settled = case when $3 then remaining = $2 else $4 end
                  where id = $1 and not settled",
                 batch.as_uuid(),
                 counted,
+                sealed,
                 (changed as i64) < limit,
             )
             .execute(&mut *tx)
             .await?;
-            commit(tx).await
+            commit(tx).await?;
+            Ok(changed > 0)
         })
         .await
     }

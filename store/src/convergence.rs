@@ -1,7 +1,7 @@
 //! Convergence: the transaction that settles ended batches and parents, decides which convergences
 //! may run, and makes them ready.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use tasker_messages::{BatchState, StepId, StepKind, TaskId, TemplateId};
@@ -53,6 +53,16 @@ struct BatchRow {
     fact: BatchFact,
 }
 
+impl StepRow {
+    /// A batchable step whose batch is not sealed is expanding: for everybody else it has not ended.
+    fn fact(&self) -> StepFact {
+        let expanding = self.unsettled
+            && self.kind == StepKind::Batchable
+            && self.ended == Some(Ending::Succeeded);
+        StepFact { ended: self.ended.filter(|_| !expanding) }
+    }
+}
+
 impl BatchRow {
     fn is_done(&self) -> bool {
         self.state == BatchState::Sealed && self.fact.remaining == 0 && !self.settled
@@ -91,22 +101,33 @@ impl Store {
 }
 
 /// Locks steps and batches of the tasks, each in the order of their ids, and reads them in the
-/// statements that follow: what was committed before the locks were had is seen.
+/// statements that follow: what was committed before the locks were had is seen. A step that was
+/// created while the locks were waited for is locked as well, by starting over.
 async fn load_locked(tx: &mut Tx, tasks: &[Uuid]) -> Result<BTreeMap<Uuid, TaskState>, StoreError> {
-    sqlx::query_scalar!(
-        "select id from tasker.steps where task_id = any($1::uuid[]) and batch_id is null
-         order by id for no key update",
-        tasks
-    )
-    .fetch_all(&mut **tx)
-    .await?;
-    sqlx::query_scalar!(
-        "select id from tasker.batches where task_id = any($1::uuid[])
-         order by id for no key update",
-        tasks
-    )
-    .fetch_all(&mut **tx)
-    .await?;
+    loop {
+        let locked = sqlx::query_scalar!(
+            "select id from tasker.steps where task_id = any($1::uuid[]) and batch_id is null
+             order by id for no key update",
+            tasks
+        )
+        .fetch_all(&mut **tx)
+        .await?;
+        sqlx::query_scalar!(
+            "select id from tasker.batches where task_id = any($1::uuid[])
+             order by id for no key update",
+            tasks
+        )
+        .fetch_all(&mut **tx)
+        .await?;
+        let locked: HashSet<Uuid> = locked.into_iter().collect();
+        let states = read_states(tx, tasks).await?;
+        if states.values().flat_map(|s| &s.steps).all(|step| locked.contains(&step.id)) {
+            return Ok(states);
+        }
+    }
+}
+
+async fn read_states(tx: &mut Tx, tasks: &[Uuid]) -> Result<BTreeMap<Uuid, TaskState>, StoreError> {
     let mut states: BTreeMap<Uuid, TaskState> = BTreeMap::new();
     let steps =
         sqlx::query_file!("queries/convergence/steps.sql", tasks).fetch_all(&mut **tx).await?;
@@ -177,11 +198,7 @@ impl Writes {
 
     fn plan_rows(&mut self, task: Uuid, state: &TaskState, template: &Arc<Template>) {
         let facts = TaskFacts {
-            steps: state
-                .steps
-                .iter()
-                .map(|s| (s.name.clone(), StepFact { ended: s.ended }))
-                .collect(),
+            steps: state.steps.iter().map(|s| (s.name.clone(), s.fact())).collect(),
             batches: state
                 .batches
                 .iter()

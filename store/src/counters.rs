@@ -46,6 +46,11 @@ impl TaskDeltas {
         self.0.entry(task).or_default().failed += 1;
     }
 
+    /// A step of the task has ended, which changes no count yet.
+    pub(crate) fn touched(&mut self, task: Uuid) {
+        self.0.entry(task).or_default();
+    }
+
     /// A step that ended earlier gives up its place in the count of active ones.
     pub(crate) fn settled(&mut self, task: Uuid) {
         self.0.entry(task).or_default().active -= 1;
@@ -79,6 +84,7 @@ impl TaskDeltas {
         )
         .fetch_all(&mut **tx)
         .await?;
+        self.keep_explanations(tx).await?;
         let mut ending = Ending::default();
         for row in rows {
             let count = |n: i32| u32::try_from(n).unwrap_or(0);
@@ -88,11 +94,32 @@ impl TaskDeltas {
                 count(row.failed_steps),
             );
             if let Some(state) = state {
-                let error = self.0.get(&row.id).and_then(|d| d.error.clone());
-                ending.push(row.id, &row.namespace, state, error)?;
+                ending.push(row.id, &row.namespace, state)?;
             }
         }
         ending.apply(tx).await
+    }
+
+    /// Keeps what explains a failure until the task ends, which may be much later.
+    async fn keep_explanations(&self, tx: &mut Tx) -> Result<(), StoreError> {
+        let mut ids = Vec::new();
+        let mut errors = Vec::new();
+        for (id, error) in self.0.iter().filter_map(|(id, d)| Some((*id, d.error.as_ref()?))) {
+            ids.push(id);
+            errors.push(serde_json::to_string(error).map_err(|e| StoreError::stored("error", e))?);
+        }
+        if !ids.is_empty() {
+            sqlx::query!(
+                "update tasker.tasks t set error = e.error::json
+                 from unnest($1::uuid[], $2::text[]) as e(id, error)
+                 where t.id = e.id and t.finished_at is null and t.error is null",
+                &ids,
+                &errors,
+            )
+            .execute(&mut **tx)
+            .await?;
+        }
+        Ok(())
     }
 }
 
@@ -102,24 +129,15 @@ struct Ending {
     finished: Vec<FinishedTask>,
     ids: Vec<Uuid>,
     states: Vec<String>,
-    errors: Vec<Option<String>>,
 }
 
 impl Ending {
-    fn push(
-        &mut self,
-        id: Uuid,
-        namespace: &str,
-        state: TaskState,
-        error: Option<StepFailure>,
-    ) -> Result<(), StoreError> {
+    fn push(&mut self, id: Uuid, namespace: &str, state: TaskState) -> Result<(), StoreError> {
         let namespace =
             Namespace::new(namespace).map_err(|e| StoreError::stored("namespace", e))?;
-        let error = error.map(|e| serde_json::to_string(&e)).transpose();
         self.finished.push(FinishedTask { id: TaskId::from_uuid(id), namespace, state });
         self.ids.push(id);
         self.states.push(state.as_str().to_owned());
-        self.errors.push(error.map_err(|e| StoreError::stored("error", e))?);
         Ok(())
     }
 
@@ -127,14 +145,9 @@ impl Ending {
         if self.ids.is_empty() {
             return Ok(self.finished);
         }
-        sqlx::query_file!(
-            "queries/outcomes/finish_tasks.sql",
-            &self.ids,
-            &self.states,
-            &self.errors as &[Option<String>],
-        )
-        .execute(&mut **tx)
-        .await?;
+        sqlx::query_file!("queries/outcomes/finish_tasks.sql", &self.ids, &self.states,)
+            .execute(&mut **tx)
+            .await?;
         Ok(self.finished)
     }
 }

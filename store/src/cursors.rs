@@ -71,8 +71,10 @@ impl Store {
         retry_conflicts(|| async {
             let mut tx = self.hot.begin().await?;
             let current = sqlx::query_scalar!(
-                "select attempt = $3 and kind = 'batchable' from tasker.steps
-                 where id = $1 and namespace = $2 for share",
+                "select attempt = $3 and kind = 'batchable'
+                        and not exists (select from tasker.outcomes o where o.step_id = s.id)
+                 from tasker.steps s
+                 where id = $1 and namespace = $2 for share of s",
                 page.step_id.as_uuid(),
                 namespace.as_str(),
                 page.attempt as i32,

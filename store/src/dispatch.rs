@@ -60,6 +60,8 @@ pub struct OpenBatch {
     pub expected: u32,
     /// How many are published.
     pub published_upto: u32,
+    /// Whether another node published before: more may be on the bus than it recorded.
+    pub taken_over: bool,
 }
 
 /// A member that is to be published for the first time.
@@ -157,6 +159,7 @@ impl Store {
                 worker_template: row.worker_template,
                 expected: row.expected as u32,
                 published_upto: row.published_upto as u32,
+                taken_over: row.taken_over,
             });
         }
         Ok(batches)

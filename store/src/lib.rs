@@ -2,8 +2,8 @@
 //!
 //! Each file holds the statements of one purpose; each function says what it does to rows. Rules
 //! about states are calls into `tasker_workflow`. All statements are set-based: none is issued per
-//! step. Locks are taken in one order everywhere: steps by id, outcomes, batches by id, child steps
-//! by id, tasks by id.
+//! step. Locks are taken in one order everywhere: steps by id, outcomes, child steps by id, batches by
+//! id, tasks by id.
 
 mod cancel;
 mod claims;

@@ -78,6 +78,13 @@ struct Touched {
     ended_before: bool,
 }
 
+impl Touched {
+    /// Whether this very attempt got the outcome: a set may hold several attempts of one step.
+    fn applied_as(&self, attempt: &FinishedAttempt) -> bool {
+        self.applied && self.attempt == attempt.attempt && self.kind == attempt.kind
+    }
+}
+
 impl Store {
     /// Stores finished attempts of one namespace: outcomes where the attempt is current, retries
     /// where the budget allows. All of it happens or, on error, nothing.
@@ -115,7 +122,7 @@ impl Store {
             }
             let row = touched.get(&attempt.step_id.as_uuid());
             applied.verdicts.push(verdict(attempt, row));
-            let Some(row) = row.filter(|row| row.applied) else { continue };
+            let Some(row) = row.filter(|row| row.applied_as(attempt)) else { continue };
             let succeeded = attempt.ending.is_ok();
             if let Some(batch) = row.batch_id {
                 batches.ended(batch, succeeded);
@@ -126,8 +133,8 @@ impl Store {
                 parents.push(attempt.step_id.as_uuid());
             }
         }
-        batches.apply(&mut tx, &mut applied).await?;
         applied.ready = release_children(&mut tx, &parents, &mut deltas).await?;
+        batches.apply(&mut tx, &mut applied).await?;
         applied.finished_tasks = deltas.apply(&mut tx).await?;
         commit(tx).await?;
         Ok(applied)
@@ -182,8 +189,8 @@ impl Store {
 fn verdict(attempt: &FinishedAttempt, row: Option<&Touched>) -> Verdict {
     match row {
         None => Verdict::Unknown,
-        Some(row) if row.applied => Verdict::Applied,
-        Some(row) if row.ended_before => Verdict::Duplicate,
+        Some(row) if row.applied_as(attempt) => Verdict::Applied,
+        Some(row) if row.ended_before || row.applied => Verdict::Duplicate,
         Some(row) if row.kind != attempt.kind || !row.live => not_running(attempt, row),
         // The attempt is current and yet was not inserted: another transaction did it meanwhile.
         Some(row) if row.attempt == attempt.attempt => Verdict::Duplicate,
@@ -209,7 +216,9 @@ fn count_ended(
 ) {
     let succeeded = attempt.ending.is_ok();
     if row.unsettled {
-        if !succeeded {
+        if succeeded {
+            deltas.touched(row.task_id);
+        } else {
             deltas.failed(row.task_id);
         }
         applied.unsettled.push(UnsettledStep {

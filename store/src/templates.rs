@@ -179,7 +179,8 @@ impl Store {
         }
         let source =
             sqlx::query_scalar!("select source from tasker.templates where id = $1", id.as_uuid())
-                .fetch_one(&self.hot)
+                // Not from the pool of the transaction that may be waiting for it.
+                .fetch_one(&self.api)
                 .await?;
         let template = Template::parse(source.as_bytes()).map_err(|problems| {
             let problem = problems.first().map_or_else(String::new, ToString::to_string);

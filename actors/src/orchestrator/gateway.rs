@@ -10,7 +10,7 @@ use tasker_bus::{Bus, Delivery, Incoming, PullEvent, PullOptions, Puller, ResetR
 use tasker_messages::subject::{self, Request};
 use tasker_messages::{
     AttemptOutcome, ClaimReply, ClaimRequest, IDEMPOTENCY_HEADER, Namespace, OutcomeReport,
-    OutcomeVerdicts, ProcessBatchableStep, Refusal, ReleaseReply, ReleaseRequest, TaskRequest,
+    OutcomeVerdicts, Problem, ProcessBatchableStep, Refusal, ReleaseReply, ReleaseRequest, TaskRequest,
     code,
 };
 use tasker_store::FinishedAttempt;
@@ -154,6 +154,9 @@ async fn submit(
     links.submit(request(namespace, &incoming.payload, key)?).await
 }
 
+/// Longest idempotency key in a header.
+const MAX_KEY: usize = 512;
+
 /// Reads a request; the key of the header is used unless the document has one.
 fn request(
     namespace: &Namespace,
@@ -162,6 +165,11 @@ fn request(
 ) -> Result<TaskRequest, Refusal> {
     let mut request = TaskRequest::parse(payload, Some(namespace))
         .map_err(|problems| Refusal::of_document("the submission", problems))?;
+    if let Some(key) = key.as_ref().filter(|key| !(1..=MAX_KEY).contains(&key.len())) {
+        let message = format!("must be 1 to {MAX_KEY} bytes long, not {}", key.len());
+        let problem = Problem::new(code::INVALID_VALUE, message).at("idempotency_key");
+        return Err(Refusal::of_document("the submission", vec![problem]));
+    }
     request.idempotency_key = request.idempotency_key.or(key);
     Ok(request)
 }

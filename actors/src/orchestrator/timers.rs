@@ -85,10 +85,14 @@ impl TimersState {
     }
 
     fn wake(&mut self, myself: &ActorRef<TimersMessage>) {
-        if self.next.is_none_or(|next| next > Instant::now()) || self.waking {
+        if self.next.is_none_or(|next| next > Instant::now()) {
             return;
         }
+        // Run out, whatever happens now: the end of a wake-up sets the next timer.
         self.next = None;
+        if self.waking {
+            return;
+        }
         self.waking = true;
         let node = self.node.clone();
         let work = async move {

@@ -142,7 +142,14 @@ pub(super) async fn cancel(
     Path(path): Path<String>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     let task: TaskId = id(&path)?;
-    match api.node.store.cancel_task(task, "api", None).await? {
+    // A transaction must not end with the connection of whoever asked for it.
+    let store = api.node.store.clone();
+    let cancelling = tokio::spawn(async move { store.cancel_task(task, "api", None).await });
+    let cancelled = cancelling.await.map_err(|error| {
+        tracing::error!(%error, "a cancellation was lost");
+        Refusal::retry(code::INTERNAL, "the task may not be cancelled; try again")
+    })?;
+    match cancelled? {
         Cancelled::Now { namespace } => {
             let state = TaskState::Cancelled;
             api.links.task_cancelled(FinishedTask { id: task, namespace, state });

@@ -1,5 +1,6 @@
 with chosen as (
-    select id from tasker.batches
+    select id, publisher is distinct from $2 and publisher is not null as taken_over
+    from tasker.batches
     where not settled
       and state = 'sealed'
       and published_upto < expected
@@ -14,4 +15,4 @@ set publisher = $2, publisher_until = now() + make_interval(secs => $3)
 from chosen c
 where b.id = c.id
 returning b.id, b.task_id, b.namespace, b.queue, b.priority, b.worker_template, b.expected,
-          b.published_upto
+          b.published_upto, c.taken_over as "taken_over!"

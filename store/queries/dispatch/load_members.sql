@@ -1,5 +1,4 @@
--- Members stand next to each other in the primary key, in the order of their ordinals. A member
--- that was sent again before its turn is left to that dispatch.
+-- Members stand next to each other in the primary key, in the order of their ordinals.
 select s.id as "id!", s.name as "name!", s.attempt as "attempt!", s.dispatch_seq as "dispatch_seq!",
        s.cursor::text as cursor
 from unnest($1::uuid[], $2::uuid[]) as span(low, high)

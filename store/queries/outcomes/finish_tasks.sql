@@ -1,4 +1,4 @@
--- The first error of the task's own steps explains it best; else what the transaction says.
+-- The first error of the task's own steps explains it best; else what was kept when a batch failed.
 update tasker.tasks t
 set state = f.state::tasker.task_state,
     finished_at = clock_timestamp(),
@@ -9,6 +9,6 @@ set state = f.state::tasker.task_state,
          where s.task_id = t.id and s.batch_id is null and o.state = 'error'
          order by o.created_at
          limit 1),
-        f.error::json) end
-from unnest($1::uuid[], $2::text[], $3::text[]) as f(id, state, error)
+        t.error) end
+from unnest($1::uuid[], $2::text[]) as f(id, state)
 where t.id = f.id and t.finished_at is null

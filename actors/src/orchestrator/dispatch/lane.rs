@@ -34,6 +34,8 @@ pub(crate) enum MemberShared {
 pub(crate) struct LaneBatch {
     pub(crate) open: OpenBatch,
     pub(crate) shared: MemberShared,
+    /// Members below this ordinal may have been published by another node: they must claim.
+    claim_below: u32,
 }
 
 /// Members `[from, upto)` of one batch.
@@ -43,6 +45,7 @@ pub(crate) struct Span {
     pub(crate) shared: MemberShared,
     pub(crate) from: u32,
     pub(crate) upto: u32,
+    pub(crate) claim_below: u32,
 }
 
 /// What is published at once.
@@ -126,7 +129,8 @@ impl Lane {
 
     pub(crate) fn add_batch(&mut self, open: OpenBatch) {
         if !self.batches.iter().any(|b| b.open.id == open.id) {
-            self.batches.push_back(LaneBatch { open, shared: MemberShared::Unknown });
+            let claim_below = if open.taken_over { open.published_upto + MAX_WORK } else { 0 };
+            self.batches.push_back(LaneBatch { open, shared: MemberShared::Unknown, claim_below });
         }
     }
 
@@ -213,6 +217,7 @@ impl Lane {
                 shared: b.shared.clone(),
                 from: b.open.published_upto,
                 upto: b.open.published_upto + share,
+                claim_below: b.claim_below,
             })
             .collect();
         // Whoever had a turn goes to the end, so that a full window does not favour the first.

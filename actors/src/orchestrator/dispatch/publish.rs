@@ -204,7 +204,7 @@ fn member_message(node: &Node, subject: &str, span: &Span, row: &MemberRow) -> O
         attempt: row.attempt,
         dispatch_seq: row.dispatch_seq,
         tries: 0,
-        claim_required: false,
+        claim_required: row.id.ordinal() < span.claim_below,
         node: node.id,
         cursor: row.cursor.clone().and_then(|text| RawValue::from_string(text).ok()),
         shared: match &span.shared {
