@@ -122,7 +122,6 @@ impl Puller {
         if self.credit == 0 {
             inbox.last_sign = Instant::now();
         }
-        COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let payload = format!(
             "{{\"batch\":{n},\"expires\":{},\"idle_heartbeat\":{}}}",
             self.options.expires.as_nanos(),
@@ -278,6 +277,3 @@ fn pending_messages(message: &Message) -> u32 {
     let value = headers.and_then(|h| h.get_last("Nats-Pending-Messages"));
     value.and_then(|value| value.as_str().parse().ok()).unwrap_or(0)
 }
-
-static COUNT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-impl Drop for Puller { fn drop(&mut self) { eprintln!("requests {}", COUNT.load(std::sync::atomic::Ordering::Relaxed)); } }

@@ -39,6 +39,7 @@ pub(crate) fn check() -> anyhow::Result<String> {
     let mut wrong = Vec::new();
     check_reserved_and_order(&mut wrong)?;
     check_trees(&mut wrong)?;
+    crate::reference::check(&mut wrong)?;
     let files = check_files(&mut wrong)?;
     if wrong.is_empty() {
         return Ok(format!(

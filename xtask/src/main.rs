@@ -2,6 +2,7 @@
 
 mod house;
 mod queries;
+mod reference;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -35,3 +35,24 @@ fn cpu() -> f64 {
     let f: Vec<&str> = s.rsplit(')').next().unwrap().split_whitespace().collect();
     (f[11].parse::<f64>().unwrap() + f[12].parse::<f64>().unwrap()) / 100.0
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore]
+async fn latency() {
+    let mut fake = Fake::start().await;
+    fake.settings = fake.server.settings();
+    fake.open_queue().await;
+    let worker = fake.worker(registry()).await;
+    let mut times = Vec::new();
+    for n in 0..500 {
+        let item = fake.item("echo", serde_json::json!(n));
+        let t = Instant::now();
+        fake.publish(std::slice::from_ref(&item)).await;
+        fake.until("one", |seen| seen.outcomes().last().is_some_and(|o| o.step_id == item.step_id)).await;
+        times.push(t.elapsed());
+        fake.seen().reports.clear();
+    }
+    times.sort();
+    eprintln!("p50 {:?} p99 {:?}", times[250], times[495]);
+    worker.stop().await;
+}

@@ -1,0 +1,75 @@
+//! `docs/reference.md` against the code: every setting and every error code has a row, and no row
+//! names one that does not exist.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use crate::workspace;
+
+pub(crate) fn check(wrong: &mut Vec<String>) -> anyhow::Result<()> {
+    let top = workspace()?;
+    let read = |path: &str| fs::read_to_string(top.join(path));
+    let rows = first_columns(&read("docs/reference.md")?);
+    let codes: BTreeSet<String> = codes(&read("messages/src/code.rs")?)
+        .chain(codes(&read("sdk/rust/src/code.rs")?))
+        .collect();
+    let settings: BTreeSet<String> = settings(&read("config/default.toml")?).collect();
+    // Streams are written in capitals as well.
+    let is_code = |name: &&String| {
+        !name.starts_with("TASKER_") && name.chars().all(|c| c.is_ascii_uppercase() || c == '_')
+    };
+    for missing in codes.iter().chain(&settings).filter(|name| !rows.contains(*name)) {
+        wrong.push(format!("docs/reference.md has no row for `{missing}`"));
+    }
+    for unknown in rows.iter().filter(is_code).filter(|name| !codes.contains(*name)) {
+        wrong.push(format!(
+            "docs/reference.md describes the code `{unknown}`, which does not exist"
+        ));
+    }
+    let section = |name: &str| name.split_once('.').map(|(section, _)| section.to_owned());
+    let sections: BTreeSet<String> = settings.iter().filter_map(|name| section(name)).collect();
+    for row in rows.iter().filter(|name| section(name).is_some_and(|s| sections.contains(&s))) {
+        if !settings.contains(row) && !row.contains(' ') {
+            wrong.push(format!(
+                "docs/reference.md describes the setting `{row}`, which does not exist"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// What stands in backticks in the first column of any table.
+fn first_columns(text: &str) -> BTreeSet<String> {
+    text.lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
+        .map(|(name, _)| name.to_owned())
+        .collect()
+}
+
+/// Constants and the names in the list of codes: words of capitals at the beginning of a line.
+fn codes(text: &str) -> impl Iterator<Item = String> + '_ {
+    let code = text.split("#[cfg(test)]").next().unwrap_or(text);
+    code.lines().filter_map(|line| {
+        let line = line.trim().trim_start_matches("pub const ");
+        let end = line.find(|c: char| !(c.is_ascii_uppercase() || c == '_'))?;
+        let (name, rest) = line.split_at(end);
+        let is_code = name.contains('_')
+            || name == "INTERNAL"
+            || name == "UNAVAILABLE"
+            || name == "CANCELLED";
+        (is_code && (rest.starts_with(';') || rest.starts_with(':'))).then(|| name.to_owned())
+    })
+}
+
+/// `section.key` of every setting.
+fn settings(text: &str) -> impl Iterator<Item = String> + '_ {
+    let mut section = "";
+    text.lines().filter_map(move |line| {
+        if let Some(name) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
+            section = name;
+            return None;
+        }
+        let (key, _) = line.split_once(" = ").filter(|_| !line.starts_with('#'))?;
+        Some(format!("{section}.{key}"))
+    })
+}
