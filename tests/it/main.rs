@@ -8,6 +8,7 @@ mod csv_profile;
 mod fan_out;
 mod faulty;
 mod idempotency;
+mod outcomes;
 mod products;
 mod requests;
 mod submissions;

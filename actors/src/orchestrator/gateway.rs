@@ -10,8 +10,8 @@ use tasker_bus::{Bus, Delivery, Incoming, PullEvent, PullOptions, Puller, ResetR
 use tasker_messages::subject::{self, Request};
 use tasker_messages::{
     AttemptOutcome, ClaimReply, ClaimRequest, IDEMPOTENCY_HEADER, Namespace, OutcomeReport,
-    OutcomeVerdicts, Problem, ProcessBatchableStep, Refusal, ReleaseReply, ReleaseRequest, TaskRequest,
-    code,
+    OutcomeVerdicts, Problem, ProcessBatchableStep, Refusal, ReleaseReply, ReleaseRequest,
+    TaskRequest, code,
 };
 use tasker_store::FinishedAttempt;
 use tokio::sync::{Semaphore, oneshot};
@@ -326,12 +326,13 @@ async fn listen_to_queue_lists(
 async fn pull(mut puller: Puller, mut take: impl FnMut(Delivery) + Send) {
     const BACK_OFF: Duration = Duration::from_millis(250);
     loop {
-        if puller.credit() < MAX_DELIVERIES / 2 {
-            if let Err(error) = puller.request(MAX_DELIVERIES - puller.credit()).await {
-                tracing::warn!(%error, durable = puller.durable(), "a stream is not pulled");
-                tokio::time::sleep(BACK_OFF).await;
-                continue;
-            }
+        let room = MAX_DELIVERIES - puller.credit().min(MAX_DELIVERIES);
+        if room > MAX_DELIVERIES / 2
+            && let Err(error) = puller.request(room).await
+        {
+            tracing::warn!(%error, durable = puller.durable(), "a stream is not pulled");
+            tokio::time::sleep(BACK_OFF).await;
+            continue;
         }
         match puller.next().await {
             PullEvent::Message(delivery) => take(delivery),

@@ -3,6 +3,7 @@
 //! try again with the same key) and enqueued messages that were not acknowledged (they come back).
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -136,15 +137,14 @@ fn template_key(request: &TaskRequest) -> TemplateKey {
 async fn load_templates(
     node: &Node,
     set: &[Submission],
-) -> Result<HashMap<TemplateKey, StoredTemplate>, StoreError> {
+) -> Result<HashMap<TemplateKey, Option<StoredTemplate>>, StoreError> {
     let mut templates = HashMap::new();
     for submission in set {
         let key = template_key(&submission.request);
-        if !templates.contains_key(&key) {
-            let found = node.store.load_template(&key.0, &key.1, key.2.as_deref()).await?;
-            if let Some(found) = found {
-                templates.insert(key, found);
-            }
+        if let Entry::Vacant(vacant) = templates.entry(key) {
+            let (namespace, name, version) = vacant.key();
+            let found = node.store.load_template(namespace, name, version.as_deref()).await?;
+            vacant.insert(found);
         }
     }
     Ok(templates)
@@ -152,10 +152,10 @@ async fn load_templates(
 
 fn plan(
     node: &Node,
-    templates: &HashMap<TemplateKey, StoredTemplate>,
+    templates: &HashMap<TemplateKey, Option<StoredTemplate>>,
     request: &TaskRequest,
 ) -> Result<NewTask, Refusal> {
-    let Some(found) = templates.get(&template_key(request)) else {
+    let Some(Some(found)) = templates.get(&template_key(request)) else {
         let version =
             request.version.as_ref().map(|v| format!(" in version {v}")).unwrap_or_default();
         let message = format!(

@@ -12,9 +12,13 @@ use super::held::{HeldStep, Phase};
 use super::retry::BackOff;
 
 /// How long pull loops may take to end.
-const LOOPS_END: Duration = Duration::from_secs(3);
+const LOOPS_END: Duration = Duration::from_secs(2);
 /// How long giving steps back may take, before their messages are left to come back.
-const RELEASE_LIMIT: Duration = Duration::from_secs(5);
+const RELEASE_LIMIT: Duration = Duration::from_secs(2);
+/// How long the last reports may take.
+const LAST_REPORTS: Duration = Duration::from_secs(3);
+/// How long the last acknowledgements may take to leave.
+const LAST_FLUSH: Duration = Duration::from_secs(1);
 /// Most steps that are given back by one request.
 const MAX_RELEASED: usize = 1_024;
 
@@ -37,12 +41,12 @@ impl Core {
             tracing::warn!(steps = unfinished.len(), "what still runs is given back");
             self.stage.send_replace(Stage::Killed);
             self.give_back(unfinished).await;
-            if timeout(self.settings.worker.report_timeout(), self.held.empty()).await.is_err() {
+            if timeout(LAST_REPORTS, self.held.empty()).await.is_err() {
                 tracing::warn!("outcomes were not answered; their steps run again elsewhere");
             }
         }
-        if let Err(error) = self.bus.flush().await {
-            tracing::warn!(%error, "the last acknowledgements may be lost");
+        if !matches!(timeout(LAST_FLUSH, self.bus.flush()).await, Ok(Ok(()))) {
+            tracing::warn!("the last acknowledgements may be lost");
         }
     }
 
@@ -53,12 +57,15 @@ impl Core {
         for step in steps {
             by_namespace.entry(step.place.namespace.clone()).or_default().push(step);
         }
-        for (namespace, steps) in by_namespace {
-            for steps in steps.chunks(MAX_RELEASED) {
-                if timeout(RELEASE_LIMIT, self.release(&namespace, steps)).await.is_err() {
-                    tracing::warn!(%namespace, steps = steps.len(), "steps come back by themselves");
+        let all = async {
+            for (namespace, steps) in &by_namespace {
+                for steps in steps.chunks(MAX_RELEASED) {
+                    self.release(namespace, steps).await;
                 }
             }
+        };
+        if timeout(RELEASE_LIMIT, all).await.is_err() {
+            tracing::warn!("not everything could be given back; it comes back by itself");
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tasker_messages::{QueueList, QueueRef, subject};
@@ -20,8 +20,8 @@ pub(crate) struct IntakeActor;
 
 /// What the intake is told.
 pub(crate) enum IntakeMessage {
-    /// See whether the loops still run, and ask for the list of queues.
-    Refresh,
+    /// See whether the loops still run, and whether it is time to ask for the list of queues.
+    Look,
     /// Queues have been added or removed.
     QueuesChanged,
     /// These queues exist; `None` if nobody could say.
@@ -34,13 +34,16 @@ pub(crate) struct IntakeState {
     loops: JoinSet<()>,
     pulled: HashMap<QueueRef, (Arc<Place>, watch::Sender<Signal>)>,
     listener: JoinSet<()>,
+    /// Whether the list is being asked for.
     listing: bool,
+    listed: Option<Instant>,
 }
 
+/// How often the loops are looked after; while the worker knows of no queue, also how often the
+/// list is asked for.
+const LOOK: Duration = Duration::from_millis(500);
 /// How often the list of queues is asked for although nobody told of a change.
 const REFRESH: Duration = Duration::from_secs(5);
-/// The same while the worker knows of no queue.
-const FIRST_REFRESH: Duration = Duration::from_millis(500);
 
 impl Actor for IntakeActor {
     type Msg = IntakeMessage;
@@ -63,8 +66,9 @@ impl Actor for IntakeActor {
             }
         });
         let (loops, pulled) = (JoinSet::new(), HashMap::new());
-        let mut state = IntakeState { core, loops, pulled, listener, listing: false };
-        refresh(&myself, &mut state)?;
+        let mut state = IntakeState { core, loops, pulled, listener, listing: false, listed: None };
+        ask_for_queues(&myself, &mut state);
+        myself.send_interval(LOOK, || IntakeMessage::Look);
         Ok(state)
     }
 
@@ -75,7 +79,7 @@ impl Actor for IntakeActor {
         state: &mut IntakeState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            IntakeMessage::Refresh => refresh(&myself, state),
+            IntakeMessage::Look => look(&myself, state),
             IntakeMessage::QueuesChanged => {
                 for (_, signal) in state.pulled.values() {
                     signal.send_modify(|signal| signal.changes += 1);
@@ -86,18 +90,16 @@ impl Actor for IntakeActor {
             IntakeMessage::Listed(queues) => {
                 state.listing = false;
                 if let Some(queues) = queues.filter(|_| state.core.stage() == Stage::Serving) {
+                    state.listed = Some(Instant::now());
                     pull(state, choose(&state.core.serves, queues));
                 }
-                let next = if state.pulled.is_empty() { FIRST_REFRESH } else { REFRESH };
-                myself.send_after(next, || IntakeMessage::Refresh);
                 Ok(())
             }
         }
     }
 }
 
-/// Looks after the loops and asks for the list of queues. The answer plans the next look.
-fn refresh(
+fn look(
     myself: &ActorRef<IntakeMessage>,
     state: &mut IntakeState,
 ) -> Result<(), ActorProcessingErr> {
@@ -107,7 +109,10 @@ fn refresh(
     while let Some(ended) = state.loops.try_join_next() {
         ended.map_err(|error| format!("a pull loop has died: {error}"))?;
     }
-    ask_for_queues(myself, state);
+    let due = state.listed.is_none_or(|listed| listed.elapsed() >= REFRESH);
+    if due || state.pulled.is_empty() {
+        ask_for_queues(myself, state);
+    }
     Ok(())
 }
 

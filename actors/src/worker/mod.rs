@@ -1,8 +1,8 @@
 //! The worker half: pulls steps, runs handlers, reports outcomes.
 //!
-//! Actors own what has state or a timer: which queues are pulled ([`intake`]), claims in flight
-//! ([`claims`]), reports in flight ([`outcomes`]), signs of life ([`heartbeat`]). A step itself is a
-//! spawned task ([`execute`]) between two queues, so that the hot path never waits for a mailbox.
+//! Actors own what has state or a timer: which queues are pulled (`intake`), claims in flight
+//! (`claims`), reports in flight (`outcomes`), signs of life (`heartbeat`). A step itself is a task
+//! (`execute`) between two bounded queues, so that the hot path never waits for a mailbox.
 
 mod backend;
 mod cancelled;

@@ -115,6 +115,7 @@ async fn many_small_steps_share_their_part_and_their_reports() {
     fake.publish(&items).await;
     fake.until("all outcomes", |seen| seen.outcomes().count() >= items.len()).await;
     fake.until_acknowledged().await;
+    worker.stop().await;
     let seen = fake.seen();
     assert_eq!(seen.outcomes().count(), items.len());
     assert_eq!(seen.parts.len(), 3, "two refusals, then one answer for all");
@@ -123,8 +124,6 @@ async fn many_small_steps_share_their_part_and_their_reports() {
     for (n, item) in items.iter().enumerate() {
         assert_eq!(seen.outcome(item.step_id).map(ending), Some(Ok(json!(n))));
     }
-    drop(seen);
-    worker.stop().await;
 }
 
 #[tokio::test]

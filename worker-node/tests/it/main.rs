@@ -8,4 +8,3 @@ mod fake;
 mod handlers;
 mod reports;
 mod stop;
-mod speed;

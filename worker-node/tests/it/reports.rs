@@ -123,11 +123,10 @@ async fn a_refused_outcome_does_not_fail_its_neighbours() {
     })
     .await;
     fake.until_acknowledged().await;
+    worker.stop().await;
     let seen = fake.seen();
     let last = seen.outcomes().filter(|o| o.step_id == culprit).last().map(ending);
     assert_eq!(last, Some(Err(code::INVALID_REQUEST.to_owned())));
-    drop(seen);
-    worker.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
