@@ -1,14 +1,15 @@
 //! Messages that cannot be worked off are kept with the reason.
 
-use tasker_messages::{Namespace, Refusal};
+use tasker_messages::Refusal;
 
 use crate::{Store, StoreError};
 
 impl Store {
-    /// Keeps a message that was carried but cannot be accepted.
+    /// Keeps a message that was carried but cannot be accepted; the namespace is that of its subject
+    /// and need not be a valid one.
     pub async fn keep_dead_letter(
         &self,
-        namespace: &Namespace,
+        namespace: &str,
         subject: &str,
         payload: &[u8],
         refusal: &Refusal,
@@ -17,7 +18,7 @@ impl Store {
         sqlx::query!(
             "insert into tasker.dead_letters (namespace, subject, payload, error)
              values ($1, $2, $3, $4)",
-            namespace.as_str(),
+            namespace,
             subject,
             payload,
             error,

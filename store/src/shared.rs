@@ -214,11 +214,6 @@ fn assemble(
         }
     }
     let batchable = row.template.batchable_of(step.name.as_str());
-    let batch = batchable.and_then(|b| b.batch.as_ref()).map(|config| BatchMetadata {
-        checkpoint_interval: 0,
-        cursor_field: config.cursor_field.clone(),
-        failure_strategy: config.failure_strategy,
-    });
     Ok(SharedStep {
         kind: step.kind,
         callable: step.handler.callable.clone(),
@@ -228,13 +223,23 @@ fn assemble(
         timeout_ms: step.timeout_ms,
         max_attempts: step.retry.max_attempts,
         dependencies,
-        batch: batchable.map(|_| batch.unwrap_or_default()),
+        batch: batchable.map(|_| batch_metadata(&row.template, step.name.as_str())),
         is_no_op: batches.iter().any(|b| b.worker_template == step.name.as_str() && b.is_no_op),
         batches: batches
             .iter()
             .filter(|b| step.dependencies.iter().any(|name| name.as_str() == b.worker_template))
             .cloned()
             .collect(),
+    })
+}
+
+/// What all members of a batch have in common, as the template says.
+pub(crate) fn batch_metadata(template: &Template, worker: &str) -> BatchMetadata {
+    let config = template.batchable_of(worker).and_then(|batchable| batchable.batch.as_ref());
+    config.map_or_else(BatchMetadata::default, |config| BatchMetadata {
+        checkpoint_interval: 0,
+        cursor_field: config.cursor_field.clone(),
+        failure_strategy: config.failure_strategy,
     })
 }
 

@@ -5,12 +5,14 @@ use serde_json::value::RawValue;
 use tasker_messages::{
     BatchId, BatchMetadata, BatchView, BatchWorkerInputs, CursorConfig, GetMembers, MemberResult,
     MembersPage, Namespace, ResultMetadata, StepFailure, StepId, StepPage, StepResults, StepState,
-    StepView, TaskId, TaskList, TaskState, TaskSummary, TaskView,
+    StepView, TaskId, TaskList, TaskState, TaskSummary, TaskView, TemplateId,
 };
+use tasker_workflow::Template;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
+use crate::shared::batch_metadata;
 use crate::{Store, StoreError};
 
 pub(crate) fn rfc3339(at: OffsetDateTime) -> String {
@@ -45,6 +47,7 @@ struct StepRow {
     batch_id: Option<Uuid>,
     cursor: Option<String>,
     is_no_op: Option<bool>,
+    worker_template: Option<String>,
     outcome: Option<String>,
     outcome_attempt: Option<i32>,
     result: Option<String>,
@@ -67,11 +70,14 @@ impl StepRow {
         }
     }
 
-    fn view(self) -> Result<StepView, StoreError> {
+    fn view(self, template: &Template) -> Result<StepView, StoreError> {
         let state = self.state()?;
         let kind = parse("step kind", &self.kind)?;
         let inputs = match &self.cursor {
-            Some(text) => inputs(text, self.is_no_op.unwrap_or(false))?,
+            Some(text) => {
+                let worker = self.worker_template.as_deref().unwrap_or_default();
+                inputs(text, self.is_no_op.unwrap_or(false), batch_metadata(template, worker))?
+            }
             None => Value::Null,
         };
         let results = match (&self.outcome, self.ended_at) {
@@ -101,10 +107,14 @@ impl StepRow {
     }
 }
 
-fn inputs(cursor: &str, is_no_op: bool) -> Result<Value, StoreError> {
+fn inputs(
+    cursor: &str,
+    is_no_op: bool,
+    batch_metadata: BatchMetadata,
+) -> Result<Value, StoreError> {
     let cursor: CursorConfig =
         serde_json::from_str(cursor).map_err(|e| StoreError::stored("cursor", e))?;
-    let inputs = BatchWorkerInputs { cursor, batch_metadata: BatchMetadata::default(), is_no_op };
+    let inputs = BatchWorkerInputs { cursor, batch_metadata, is_no_op };
     serde_json::to_value(inputs).map_err(|e| StoreError::stored("inputs", e))
 }
 
@@ -123,6 +133,7 @@ impl Store {
         .fetch_optional(&self.api)
         .await?;
         let Some(row) = row else { return Ok(None) };
+        let template = self.template(TemplateId::from_uuid(row.template_id)).await?;
         let batches = self.view_batches(id).await?;
         let steps = sqlx::query_file_as!(
             StepRow,
@@ -143,7 +154,7 @@ impl Store {
             created_at: rfc3339(row.created_at),
             finished_at: row.finished_at.map(rfc3339),
             context: raw(row.context)?,
-            steps: steps.into_iter().map(StepRow::view).collect::<Result<_, _>>()?,
+            steps: steps.into_iter().map(|s| s.view(&template)).collect::<Result<_, _>>()?,
             batches,
         }))
     }
@@ -257,15 +268,14 @@ impl Store {
         after: Option<StepId>,
         limit: u32,
     ) -> Result<Option<StepPage>, StoreError> {
-        let exists = sqlx::query_scalar!(
-            r#"select exists (select from tasker.tasks where id = $1) as "exists!""#,
+        let template_id = sqlx::query_scalar!(
+            "select template_id from tasker.tasks where id = $1",
             task.as_uuid()
         )
-        .fetch_one(&self.api)
+        .fetch_optional(&self.api)
         .await?;
-        if !exists {
-            return Ok(None);
-        }
+        let Some(template_id) = template_id else { return Ok(None) };
+        let template = self.template(TemplateId::from_uuid(template_id)).await?;
         let rows = sqlx::query_file_as!(
             StepRow,
             "queries/views/list_steps.sql",
@@ -276,7 +286,8 @@ impl Store {
         .fetch_all(&self.api)
         .await?;
         let full = rows.len() as u32 == limit;
-        let steps: Vec<StepView> = rows.into_iter().map(StepRow::view).collect::<Result<_, _>>()?;
+        let steps: Vec<StepView> =
+            rows.into_iter().map(|s| s.view(&template)).collect::<Result<_, _>>()?;
         let next = steps.last().filter(|_| full).map(|step| step.id);
         Ok(Some(StepPage { steps, next }))
     }

@@ -106,7 +106,7 @@ async fn the_first_outcome_of_a_step_stays() -> anyhow::Result<()> {
     let said_twice = vec![finished(first, 1, member, one), finished(first, 1, member, 5)];
     assert_eq!(report(&bus, "faulty", said_twice).await?, [Verdict::Applied; 2]);
     let two_attempts = vec![finished(third, 1, member, two), finished(third, 2, member, 5)];
-    assert_eq!(report(&bus, "faulty", two_attempts).await?, [Verdict::Applied, stale]);
+    assert_eq!(report(&bus, "faulty", two_attempts).await?, [Verdict::Applied, Verdict::Duplicate]);
     let again = vec![finished(first, 1, member, 5), finished(third, 1, member, 5)];
     assert_eq!(report(&bus, "faulty", again).await?, [Verdict::Duplicate; 2]);
 

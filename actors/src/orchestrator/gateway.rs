@@ -9,9 +9,9 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tasker_bus::{Bus, Delivery, Incoming, PullEvent, PullOptions, Puller, ResetReason};
 use tasker_messages::subject::{self, Request};
 use tasker_messages::{
-    AttemptOutcome, ClaimReply, ClaimRequest, IDEMPOTENCY_HEADER, Namespace, OutcomeReport,
-    OutcomeVerdicts, Problem, ProcessBatchableStep, Refusal, ReleaseReply, ReleaseRequest,
-    TaskRequest, code,
+    AttemptOutcome, ClaimReply, ClaimRequest, IDEMPOTENCY_HEADER, InvalidName, Namespace,
+    OutcomeReport, OutcomeVerdicts, Problem, ProcessBatchableStep, Refusal, ReleaseReply,
+    ReleaseRequest, TaskRequest, code,
 };
 use tasker_store::FinishedAttempt;
 use tokio::sync::{Semaphore, oneshot};
@@ -373,12 +373,13 @@ fn take_enqueued(node: &Node, links: &Links, delivery: Delivery) {
         .unwrap_or_else(|| {
             format!("enqueued:{}:{}", delivery.published_unix_nanos, delivery.stream_sequence)
         });
-    let token = subject.strip_prefix("tasker.enqueue.").unwrap_or_default();
-    let Ok(namespace) = Namespace::new(token) else {
-        tracing::error!(subject, "an enqueued task has no valid namespace; dropped");
-        return dismiss(delivery);
-    };
-    match request(&namespace, &delivery.payload, Some(key)) {
+    let token = subject.strip_prefix("tasker.enqueue.").unwrap_or_default().to_owned();
+    let invalid = |e: InvalidName| Refusal::new(code::INVALID_NAME, e.to_string());
+    let accepted = delivery
+        .protocol_ok()
+        .and_then(|()| Namespace::new(&token).map_err(invalid))
+        .and_then(|namespace| request(&namespace, &delivery.payload, Some(key)));
+    match accepted {
         Ok(request) => {
             let payload = delivery.payload.clone();
             let source = SubmissionSource::Enqueued { subject, payload, ack };
@@ -388,7 +389,7 @@ fn take_enqueued(node: &Node, links: &Links, delivery: Delivery) {
             let node = node.clone();
             tokio::spawn(async move {
                 let payload = &delivery.payload;
-                keep_refused(&node, &namespace, &subject, payload, &refusal, &ack).await;
+                keep_refused(&node, &token, &subject, payload, &refusal, &ack).await;
             });
         }
     }

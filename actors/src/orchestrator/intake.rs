@@ -237,7 +237,7 @@ async fn answer(
         }
         SubmissionSource::Enqueued { subject, payload, ack } => {
             if let Err(refusal) = &result {
-                keep_refused(node, namespace, &subject, &payload, refusal, &ack).await;
+                keep_refused(node, namespace.as_str(), &subject, &payload, refusal, &ack).await;
             } else {
                 ack.ack().await;
             }
@@ -249,7 +249,7 @@ async fn answer(
 /// it comes back.
 pub(crate) async fn keep_refused(
     node: &Node,
-    namespace: &Namespace,
+    namespace: &str,
     subject: &str,
     payload: &[u8],
     refusal: &Refusal,

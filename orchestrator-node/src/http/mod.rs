@@ -1,5 +1,6 @@
 //! The HTTP API. A handler reads its request, calls store or actors and shapes the answer.
 
+mod extract;
 mod problem;
 mod query;
 mod status;
@@ -7,7 +8,6 @@ mod tasks;
 mod templates;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tasker_actors::orchestrator::{Links, Node};
@@ -28,19 +28,13 @@ struct Api {
 const MAX_TEMPLATE_BYTES: usize = 320 * 1024;
 
 pub(crate) fn router(node: Node, links: Links, metrics: PrometheusHandle) -> Router {
-    let max_body = node.settings.http.max_body_bytes;
     Router::new()
         .route("/v1/tasks", post(tasks::submit).get(tasks::list))
         .route("/v1/tasks/{id}", get(tasks::show).delete(tasks::cancel))
         .route("/v1/tasks/{id}/summary", get(tasks::summary))
         .route("/v1/tasks/{id}/steps", get(tasks::steps))
-        .layer(DefaultBodyLimit::max(max_body))
-        .merge(
-            Router::new()
-                .route("/v1/templates", post(templates::register).get(templates::list))
-                .route("/v1/templates/{namespace}/{name}", get(templates::show))
-                .layer(DefaultBodyLimit::max(MAX_TEMPLATE_BYTES)),
-        )
+        .route("/v1/templates", post(templates::register).get(templates::list))
+        .route("/v1/templates/{namespace}/{name}", get(templates::show))
         .route("/health", get(status::health))
         .route("/ready", get(status::ready))
         .route("/metrics", get(status::metrics))

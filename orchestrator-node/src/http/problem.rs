@@ -1,7 +1,6 @@
 //! Errors as `application/problem+json` (RFC 9457) with a stable code.
 
 use axum::Json;
-use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
@@ -37,6 +36,11 @@ impl ApiError {
         Refusal::of_document("the request", vec![problem]).into()
     }
 
+    pub(super) fn too_large(limit: usize) -> Self {
+        let message = format!("the body has more than {limit} bytes");
+        Refusal::new(code::TOO_LARGE, message).into()
+    }
+
     pub(super) fn media_type(expected: &str) -> Self {
         let message = format!("the body must be {expected}");
         Self {
@@ -70,17 +74,6 @@ impl From<Refusal> for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         ReadError::from(error).into_refusal().into()
-    }
-}
-
-impl From<BytesRejection> for ApiError {
-    fn from(rejection: BytesRejection) -> Self {
-        let status = rejection.status();
-        let code = match status {
-            StatusCode::PAYLOAD_TOO_LARGE => code::TOO_LARGE,
-            _ => code::INVALID_REQUEST,
-        };
-        Self { status, refusal: Refusal::new(code, rejection.body_text()) }
     }
 }
 

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{Path, RawQuery, State};
+use axum::body::Body;
+use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use serde_json::{Value, json};
 use tasker_messages::{
@@ -15,16 +14,18 @@ use tasker_messages::{
 use tasker_store::{Cancelled, FinishedTask};
 
 use super::Api;
+use super::extract::{Route, read_body};
 use super::problem::ApiError;
 use super::query::{Params, id};
 
 pub(super) async fn submit(
     State(api): State<Api>,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Body,
 ) -> Result<(StatusCode, Json<Accepted>), ApiError> {
+    let body = read_body(body, api.node.settings.http.max_body_bytes).await?;
     expect_json(&headers)?;
-    let mut request = TaskRequest::parse(&body?, None)
+    let mut request = TaskRequest::parse(&body, None)
         .map_err(|problems| Refusal::of_document("the submission", problems))?;
     let key = idempotency_key(&headers)?;
     request.idempotency_key = match (request.idempotency_key, key) {
@@ -87,7 +88,7 @@ fn no_task(id: TaskId) -> ApiError {
 /// Shows a task; with `wait`, once it has ended or the time is up.
 pub(super) async fn show(
     State(api): State<Api>,
-    Path(path): Path<String>,
+    Route(path): Route<String>,
     query: RawQuery,
 ) -> Result<Json<TaskView>, ApiError> {
     let task: TaskId = id(&path)?;
@@ -119,7 +120,7 @@ async fn wait(api: &Api, task: TaskId, at_most: Duration) -> Result<(), ApiError
 
 pub(super) async fn summary(
     State(api): State<Api>,
-    Path(path): Path<String>,
+    Route(path): Route<String>,
 ) -> Result<Json<TaskSummary>, ApiError> {
     let task: TaskId = id(&path)?;
     let summary = api.node.store.summarize_task(task).await?;
@@ -128,7 +129,7 @@ pub(super) async fn summary(
 
 pub(super) async fn steps(
     State(api): State<Api>,
-    Path(path): Path<String>,
+    Route(path): Route<String>,
     query: RawQuery,
 ) -> Result<Json<StepPage>, ApiError> {
     let task: TaskId = id(&path)?;
@@ -139,7 +140,7 @@ pub(super) async fn steps(
 
 pub(super) async fn cancel(
     State(api): State<Api>,
-    Path(path): Path<String>,
+    Route(path): Route<String>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     let task: TaskId = id(&path)?;
     // A transaction must not end with the connection of whoever asked for it.

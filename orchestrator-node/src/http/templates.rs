@@ -1,27 +1,27 @@
 //! `/v1/templates`.
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{Path, RawQuery, State};
+use axum::body::Body;
+use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use tasker_messages::{
-    Namespace, Refusal, TemplateId, TemplateList, TemplateSummary, TemplateView, code,
+    Namespace, Refusal, StepName, TemplateId, TemplateList, TemplateSummary, TemplateView, code,
 };
 use tasker_workflow::Template;
 use uuid::Uuid;
 
-use super::Api;
+use super::extract::{Route, read_body};
 use super::problem::ApiError;
 use super::query::Params;
+use super::{Api, MAX_TEMPLATE_BYTES};
 
 /// Registers a version. The same source again changes nothing; another one under the same name and
 /// version is refused.
 pub(super) async fn register(
     State(api): State<Api>,
-    body: Result<Bytes, BytesRejection>,
+    body: Body,
 ) -> Result<(StatusCode, Json<TemplateSummary>), ApiError> {
-    let body = body?;
+    let body = read_body(body, MAX_TEMPLATE_BYTES).await?;
     let template = Template::parse(&body)
         .map_err(|problems| Refusal::of_document("the template", problems))?;
     // What was parsed is UTF-8.
@@ -52,14 +52,15 @@ pub(super) async fn list(
 
 pub(super) async fn show(
     State(api): State<Api>,
-    Path((namespace, name)): Path<(String, String)>,
+    Route((namespace, name)): Route<(String, String)>,
     query: RawQuery,
 ) -> Result<Json<TemplateView>, ApiError> {
     let namespace = Namespace::new(&namespace)
         .map_err(|e| ApiError::bad_request("namespace", e.to_string()))?;
+    let name = StepName::new(&name).map_err(|e| ApiError::bad_request("name", e.to_string()))?;
     let params = Params::read(query, &["version"])?;
     let version: Option<String> = params.get("version")?;
-    let found = api.node.store.find_template(&namespace, &name, version.as_deref()).await?;
+    let found = api.node.store.find_template(&namespace, name.as_str(), version.as_deref()).await?;
     let Some((_, version)) = found else {
         let message = format!("there is no template `{name}` in namespace `{namespace}`");
         return Err(Refusal::new(code::TEMPLATE_NOT_FOUND, message).into());

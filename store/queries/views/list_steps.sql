@@ -27,7 +27,7 @@ with cursor_row as (
 )
 select s.id as "id!", s.name as "name!", s.kind::text as "kind!", s.state::text as "live_state!",
        s.unsettled as "unsettled!", s.attempt as "attempt!", s.batch_id, s.cursor::text as cursor,
-       b.is_no_op as "is_no_op?", o.state::text as outcome, o.attempt as "outcome_attempt?",
+       b.is_no_op as "is_no_op?", b.worker_template as "worker_template?", o.state::text as outcome, o.attempt as "outcome_attempt?",
        o.result::text as result, o.error::text as error, o.worker, o.execution_ms as "execution_ms?",
        o.created_at as "ended_at?"
 from (select * from others union all select * from members order by part, id limit $3) s

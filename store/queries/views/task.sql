@@ -1,4 +1,4 @@
-select t.namespace, p.name, p.version, t.state::text as "state!", t.priority,
+select t.namespace, t.template_id, p.name, p.version, t.state::text as "state!", t.priority,
        t.error::text as error, t.created_at, t.finished_at, t.context::text as "context!"
 from tasker.tasks t
 join tasker.templates p on p.id = t.template_id
