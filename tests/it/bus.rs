@@ -29,7 +29,7 @@ async fn submit_get_and_wait() -> anyhow::Result<()> {
     let bus = cluster.bus().await?;
     let ns = Namespace::new("faulty")?;
     // Without a namespace in the document: the subject has it.
-    let request = json!({"name": "sleep", "context": {"sleep_ms": 1_500}});
+    let request = json!({"name": "sleep", "context": {"sleep_ms": 4_000}});
     let accepted: Accepted = bus.request(Request::Submit.subject(&ns), &request, ANSWER).await?;
     assert!(accepted.created);
     let get = GetTask { id: accepted.id };
@@ -45,8 +45,8 @@ async fn submit_get_and_wait() -> anyhow::Result<()> {
     let over_http = cluster.api()?.read(&format!("/v1/tasks/{}", accepted.id)).await?;
     assert_same(&serde_json::to_value(&ended)?, &over_http, &[]);
     assert_eq!(over_http["state"], "complete");
-    assert_same(&over_http["context"], &json!({"sleep_ms": 1_500}), &[]);
-    assert_same(&over_http["steps"][0]["results"]["result"], &json!({"slept_ms": 1_500}), &[]);
+    assert_same(&over_http["context"], &json!({"sleep_ms": 4_000}), &[]);
+    assert_same(&over_http["steps"][0]["results"]["result"], &json!({"slept_ms": 4_000}), &[]);
     Ok(())
 }
 
