@@ -193,7 +193,7 @@ impl Reader {
     }
 
     fn required_text(&mut self, field: &str) -> Option<String> {
-        if !self.document.contains_key(field) {
+        if matches!(self.document.get(field), None | Some(Value::Null)) {
             let message = format!("`{field}` is missing");
             self.problems.push(Problem::new(code::MISSING_KEY, message).at(field));
         }
@@ -316,6 +316,7 @@ mod tests {
         check(r#"{"name":"a","namespace":"n","context":{}}"#, &[]);
         check(r#"{"name":"a","namespace":"n","context":{},"priority":-100,"tags":["x"]}"#, &[]);
         check(r#"{"name":"a","context":{}}"#, &[(code::MISSING_KEY, "namespace")]);
+        check(r#"{"name":null,"namespace":"n","context":{}}"#, &[(code::MISSING_KEY, "name")]);
         check(
             r#"{"name":"a b","namespace":"N","context":[]}"#,
             &[

@@ -18,12 +18,15 @@ impl Params {
             uri.parse().map_err(|_| ApiError::bad_request("", "the query cannot be read"))?;
         let query = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&uri);
         let query = query.map_err(|_| ApiError::bad_request("", "the query cannot be read"))?.0;
-        for (n, (name, _)) in query.iter().enumerate() {
+        for (n, (name, value)) in query.iter().enumerate() {
             if !known.contains(&name.as_str()) {
                 let near = nearest(name, known.iter().copied());
                 let near = near.map(|k| format!("; did you mean `{k}`?")).unwrap_or_default();
                 let short: String = name.chars().take(60).collect();
                 return Err(ApiError::bad_request(&short, format!("unknown parameter{near}")));
+            }
+            if value.contains('\0') {
+                return Err(ApiError::bad_request(name, "holds a NUL character"));
             }
             if query[..n].iter().any(|(earlier, _)| earlier == name) {
                 return Err(ApiError::bad_request(name, "given twice"));
