@@ -21,7 +21,7 @@ setup: ## find or install what Tasker needs: Postgres from the system's packages
 	@scripts/setup
 
 build: ## build the `tasker` binary: target/release/tasker
-	cargo build --release --locked -p tasker
+	cargo build --workspace --release --locked --bins
 
 demo: setup build ## start a cluster on this machine, run two workflows on real files, print the results, stop
 	@scripts/demo

@@ -2,7 +2,9 @@
 
 use async_nats::jetstream::consumer::{self, AckPolicy, pull};
 use async_nats::jetstream::response::Response;
-use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
+use async_nats::jetstream::stream::{
+    Config, DiscardPolicy, Info, PersistenceMode, RetentionPolicy, StorageType,
+};
 use futures::TryStreamExt;
 use serde::de::DeserializeOwned;
 use tasker_config::Streams;
@@ -239,6 +241,9 @@ fn epoch_of(info: &Info) -> StreamEpoch {
     }
 }
 
+/// Work items and commands are made again from rows when they are lost, so they are written to disk
+/// in the background; what is submitted without waiting exists nowhere else.
+///
 /// One limit only: with several, `discard: new` has acknowledged messages that it did not store
 /// (nats-server#4771).
 fn stream_config(name: &str, subjects: &str, settings: &Streams) -> Config {
@@ -252,6 +257,7 @@ fn stream_config(name: &str, subjects: &str, settings: &Streams) -> Config {
         max_messages: -1,
         max_messages_per_subject: -1,
         duplicate_window: settings.duplicate_window(),
+        persist_mode: (name != subject::SUBMIT_STREAM).then_some(PersistenceMode::Async),
         ..Config::default()
     }
 }

@@ -172,7 +172,7 @@ async fn a_restarted_server_voids_credit_and_work_goes_on() {
     let first = message(&mut puller).await;
     assert_eq!(first.stream_sequence, 1);
     let epoch = setup.bus.connection().borrow().epoch;
-    setup.server.kill();
+    setup.server.end("TERM");
     setup.server.run();
     loop {
         match within("a reset", puller.next()).await {
@@ -259,7 +259,7 @@ async fn publishes_without_stream_or_server() {
     assert!(matches!(results[0], Err(PublishError::NoStream)), "{results:?}");
     assert!(matches!(results[1], Ok(published) if published.sequence == 1), "{results:?}");
     assert!(matches!(results[2], Err(PublishError::Bus(_))), "{results:?}");
-    setup.server.kill();
+    setup.server.end("KILL");
     let results = within("unknown", setup.bus.publish_jetstream(vec![setup.outgoing(2)])).await;
     assert!(matches!(results[0], Err(PublishError::Unknown)), "{results:?}");
     // Acknowledgements that were lost with a connection are found by publishing again.

@@ -7,6 +7,9 @@ use tasker_orchestrator_node::Options;
 use tasker_worker_node::WorkerNode;
 use tasker_workflow::Template;
 
+/// Set by the integration tests: workers also offer handlers that do everything wrong.
+const FAULTY_HANDLERS: &str = "TASKER_FAULTY_HANDLERS";
+
 /// Runs an orchestrator until SIGINT or SIGTERM, then drains it.
 pub(crate) async fn run_orchestrator(settings: Settings, reuse_port: bool) -> anyhow::Result<()> {
     tasker_orchestrator_node::run(settings, Options { reuse_port }).await?;
@@ -19,7 +22,11 @@ pub(crate) async fn run_worker(
     name: String,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let worker = WorkerNode::start(settings, tasker_examples::registry(), &name).await?;
+    let mut handlers = tasker_examples::registry();
+    if std::env::var_os(FAULTY_HANDLERS).is_some() {
+        handlers = handlers.merge(tasker_examples::faulty_handlers());
+    }
+    let worker = WorkerNode::start(settings, handlers, &name).await?;
     let ended = tokio::select! {
         error = worker.wait() => Err(error.into()),
         () = stop => Ok(()),

@@ -38,7 +38,7 @@ impl SettingsArgs {
         if let Some(path) = &self.config {
             loader = loader.file(path)?;
         }
-        loader = loader.environment(environment())?;
+        loader = loader.environment(tasker_config::process_environment())?;
         for (key, value) in &self.assignments {
             loader = loader.flag(key, value, "--set")?;
         }
@@ -49,14 +49,6 @@ impl SettingsArgs {
         }
         loader.load()
     }
-}
-
-/// Variables that are not UTF-8 cannot be settings, and `std::env::vars` would panic on them.
-/// An empty one counts as not given.
-fn environment() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .filter(|(_, value)| !value.is_empty())
 }
 
 fn assignment(text: &str) -> Result<(String, String), String> {

@@ -12,5 +12,5 @@ pub use settings::{
     Batches, Database, Dispatch, Http, Nats, Outcomes, Reconciler, Settings, Streams, Submit,
     Supervision, Telemetry, WorkerSettings,
 };
-pub use source::{Loaded, Loader, Origin};
+pub use source::{Loaded, Loader, Origin, process_environment};
 pub use telemetry::init_telemetry;

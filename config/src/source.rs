@@ -162,6 +162,14 @@ impl Loader {
     }
 }
 
+/// The environment of this process, for [`Loader::environment`]. Variables that are not UTF-8 cannot
+/// be settings, and `std::env::vars` would panic on them. An empty one counts as not given.
+pub fn process_environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(_, value)| !value.is_empty())
+}
+
 fn invalid(origin: &Origin, key: &str, message: String) -> ConfigError {
     ConfigError::Value { origin: origin.to_string(), key: key.to_owned(), message }
 }

@@ -12,9 +12,9 @@ mod synthetic;
 
 use tasker_sdk::HandlerRegistry;
 
-/// Every handler of this crate.
+/// What `tasker dev` offers: the examples and the workloads of `tasker bench`.
 pub fn registry() -> HandlerRegistry {
-    example_handlers().merge(bench::handlers()).merge(faulty_handlers())
+    example_handlers().merge(bench::handlers())
 }
 
 /// The handlers of `products`, `csv_profile` and `synthetic`.

@@ -55,7 +55,7 @@ fn load(arguments: &Arguments) -> anyhow::Result<Settings> {
     if let Some(path) = &arguments.config {
         loader = loader.file(path)?;
     }
-    Ok(loader.environment(std::env::vars())?.load()?.settings)
+    Ok(loader.environment(tasker_config::process_environment())?.load()?.settings)
 }
 
 /// One plain HTTP request: a health check needs no client library.

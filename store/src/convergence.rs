@@ -83,8 +83,14 @@ impl Store {
         let mut writes = Writes::default();
         for (&task, state) in &states {
             let Some(template_id) = state.template_id else { continue };
-            let template = self.template(template_id).await?;
-            writes.plan(task, state, &template);
+            match self.template(template_id).await {
+                Ok(template) => writes.plan(task, state, &template),
+                // One template that this build cannot read must not hold up other tasks.
+                Err(error) if !error.is_transient() => {
+                    tracing::error!(%error, task.id = %task, "a task cannot be converged");
+                }
+                Err(error) => return Err(error),
+            }
         }
         let converged = writes.apply(&mut tx).await?;
         commit(tx).await?;

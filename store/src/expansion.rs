@@ -12,7 +12,7 @@ use crate::copy::MemberCopy;
 use crate::counters::{FinishedTask, TaskDeltas};
 use crate::pool::{Tx, commit, retry_conflicts};
 use crate::release::release_children;
-use crate::{Store, StoreError};
+use crate::{ReadyStep, Store, StoreError};
 
 /// A batchable step whose stored outcome waits to be expanded.
 #[derive(Debug, Clone)]
@@ -98,13 +98,50 @@ pub enum MemberSource {
     },
 }
 
+/// Members of an expanding batch that are written but not committed.
+#[derive(Debug)]
+pub struct Chunk {
+    tx: Tx,
+    batch: BatchId,
+    from: u32,
+    upto: u32,
+}
+
+impl Chunk {
+    /// Makes the members part of the batch if it still stands where they begin. Returns where it
+    /// stands then; `None` if it was stopped or another expansion was faster, so that nothing of
+    /// the chunk is kept.
+    pub async fn commit(mut self) -> Result<Option<u32>, StoreError> {
+        let upto = sqlx::query_scalar!(
+            "update tasker.batches set expanded_upto = $3, touched_at = now()
+             where id = $1 and state = 'expanding' and expanded_upto = $2
+             returning expanded_upto",
+            self.batch.as_uuid(),
+            self.from as i32,
+            self.upto as i32,
+        )
+        .fetch_optional(&mut *self.tx)
+        .await?;
+        match upto {
+            Some(upto) => {
+                commit(self.tx).await?;
+                Ok(Some(upto as u32))
+            }
+            None => {
+                self.tx.rollback().await?;
+                Ok(None)
+            }
+        }
+    }
+}
+
 /// What a sealing transaction has changed.
 #[derive(Debug, Default)]
 pub struct Sealed {
     /// Batches that were sealed by it.
     pub batches: Vec<BatchId>,
     /// Children of the analyzers that have become ready.
-    pub ready: Vec<StepId>,
+    pub ready: Vec<ReadyStep>,
     /// Tasks that have ended.
     pub finished_tasks: Vec<FinishedTask>,
 }
@@ -189,28 +226,27 @@ impl Store {
         }))
     }
 
-    /// Writes the next chunk of an expanding batch, if it still stands at `from`. Returns where it
-    /// stands afterwards; `None` if it is no longer expanding.
-    pub async fn expand_chunk(
+    /// Writes a chunk of an expanding batch that begins at `from`, in a transaction that is left
+    /// open: [`Chunk::commit`] ends it. Chunks may be written at the same time and must be
+    /// committed in order. `None` if the batch is no longer expanding or stands beyond `from`.
+    pub async fn write_chunk(
         &self,
         batch: &NewBatch,
         id: BatchId,
         from: u32,
         source: &MemberSource,
-    ) -> Result<Option<u32>, StoreError> {
+    ) -> Result<Option<Chunk>, StoreError> {
         let mut tx = self.hot.begin().await?;
         let stands = sqlx::query_scalar!(
             "select expanded_upto from tasker.batches
-             where id = $1 and namespace = $2 and state = 'expanding' for no key update",
+             where id = $1 and namespace = $2 and state = 'expanding'",
             id.as_uuid(),
             batch.namespace.as_str(),
         )
         .fetch_optional(&mut *tx)
         .await?;
-        match stands {
-            None => return Ok(None),
-            Some(stands) if stands as u32 != from => return Ok(Some(stands as u32)),
-            Some(_) => {}
+        if stands.is_none_or(|stands| stands as u32 > from) {
+            return Ok(None);
         }
         let appended;
         let members = match source {
@@ -227,16 +263,7 @@ impl Store {
         }
         copy.insert(&mut tx).await?;
         let upto = batch.expected.min(from + members.len() as u32);
-        sqlx::query_scalar!(
-            "update tasker.batches set expanded_upto = $2, touched_at = now()
-             where id = $1 returning expanded_upto",
-            id.as_uuid(),
-            upto as i32,
-        )
-        .fetch_one(&mut *tx)
-        .await?;
-        commit(tx).await?;
-        Ok(Some(upto))
+        Ok(Some(Chunk { tx, batch: id, from, upto }))
     }
 
     /// Seals a batch whose members are all written. Nothing changes if it is sealed already or the

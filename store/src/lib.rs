@@ -34,7 +34,7 @@ pub use counters::FinishedTask;
 pub use cursors::{NewPage, PreviousPage};
 pub use dispatch::{MemberRow, OpenBatch, ReadyStep};
 pub use error::StoreError;
-pub use expansion::{Expandable, ExpandingBatch, MemberSource, NewBatch, NewMember, Sealed};
+pub use expansion::{Chunk, Expandable, ExpandingBatch, MemberSource, NewBatch, NewMember, Sealed};
 pub use floor::Floor;
 pub use outcomes::{Applied, FinishedAttempt, UnsettledStep};
 pub use pool::{Store, migrate};

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::counters::{FinishedTask, TaskDeltas};
 use crate::pool::{Tx, commit, retry_conflicts};
 use crate::release::release_children;
-use crate::{Store, StoreError};
+use crate::{ReadyStep, Store, StoreError};
 
 /// An attempt that a worker has finished, judged and ready to be stored.
 #[derive(Debug, Clone)]
@@ -39,7 +39,7 @@ pub struct Applied {
     /// One per attempt, in order.
     pub verdicts: Vec<Verdict>,
     /// Children that have become ready.
-    pub ready: Vec<StepId>,
+    pub ready: Vec<ReadyStep>,
     /// Milliseconds until the first of the scheduled retries.
     pub next_retry_ms: Option<u64>,
     /// Ended steps that another transaction settles.

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{PgPool, Postgres, Transaction};
+use sqlx::{Connection, PgPool, Postgres, Transaction};
 use tasker_config::Database;
 
 use crate::StoreError;
+use crate::shared::TaskCache;
 use crate::templates::TemplateCache;
 
 /// The database. Clones share their connections.
@@ -22,7 +23,11 @@ pub struct Store {
     /// Reads and the API.
     pub(crate) api: PgPool,
     pub(crate) templates: Arc<TemplateCache>,
+    pub(crate) tasks: Arc<TaskCache>,
 }
+
+/// Connections idle for longer are tested before they are used.
+const MAX_UNTESTED: Duration = Duration::from_millis(500);
 
 /// How often a transaction that lost against another one is run again.
 const MAX_CONFLICTS: u32 = 5;
@@ -35,12 +40,12 @@ impl Store {
     pub async fn connect(settings: &Database) -> Result<Self, StoreError> {
         let hot = pool(settings, settings.hot_connections, "tasker hot").await?;
         let api = pool(settings, settings.api_connections, "tasker api").await?;
-        Ok(Self { hot, api, templates: Arc::default() })
+        Ok(Self { hot, api, templates: Arc::default(), tasks: Arc::default() })
     }
 
     /// Wraps a pool that exists, for tests of single statements.
     pub fn from_pool(pool: PgPool) -> Self {
-        Self { hot: pool.clone(), api: pool, templates: Arc::default() }
+        Self { hot: pool.clone(), api: pool, templates: Arc::default(), tasks: Arc::default() }
     }
 
     /// Whether the database answers.
@@ -70,12 +75,27 @@ async fn pool(settings: &Database, size: u32, name: &str) -> Result<PgPool, Stor
         // Every statement goes through an index. The planner, with the statistics of a table that
         // was empty a minute ago, would read all of it instead, with parallel workers.
         ("enable_seqscan", "off".to_owned()),
+        // The same for joins: rows are looked up by key (nearly always in memory), where the
+        // planner would merge whole indexes.
+        ("enable_mergejoin", "off".to_owned()),
+        ("random_page_cost", "1.0".to_owned()),
         ("max_parallel_workers_per_gather", "0".to_owned()),
     ]);
     let pool = PgPoolOptions::new()
         .max_connections(size)
         .min_connections(1)
         .acquire_timeout(Duration::from_secs(30))
+        .test_before_acquire(false)
+        .before_acquire(|connection, about| {
+            Box::pin(async move {
+                // A connection that was at work a moment ago is not asked whether it lives: that
+                // would be a round trip for every statement.
+                if about.idle_for > MAX_UNTESTED {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
         .connect_with(options)
         .await?;
     Ok(pool)

@@ -1,11 +1,12 @@
 //! Release of children whose parents have all succeeded.
 
-use tasker_messages::StepId;
+use tasker_messages::{StepId, TaskId};
 use uuid::Uuid;
 
-use crate::StoreError;
 use crate::counters::TaskDeltas;
+use crate::dispatch::{namespace, queue};
 use crate::pool::Tx;
+use crate::{ReadyStep, StoreError};
 
 /// Takes the parents off their children's counts. Children without further parents become ready;
 /// they are returned and counted as active.
@@ -16,7 +17,7 @@ pub(crate) async fn release_children(
     tx: &mut Tx,
     parents: &[Uuid],
     deltas: &mut TaskDeltas,
-) -> Result<Vec<StepId>, StoreError> {
+) -> Result<Vec<ReadyStep>, StoreError> {
     if parents.is_empty() {
         return Ok(Vec::new());
     }
@@ -26,7 +27,20 @@ pub(crate) async fn release_children(
     let mut ready = Vec::new();
     for row in rows.into_iter().filter(|row| row.ready) {
         deltas.released(row.task_id);
-        ready.push(StepId::from_uuid(row.id));
+        ready.push(ReadyStep {
+            id: StepId::from_uuid(row.id),
+            task_id: TaskId::from_uuid(row.task_id),
+            namespace: namespace(&row.namespace)?,
+            queue: queue(row.queue.as_deref().unwrap_or_default())?,
+            priority: row.priority as i8,
+            template_step: row.name.clone(),
+            name: row.name,
+            attempt: row.attempt as u32,
+            dispatch_seq: row.dispatch_seq as u32,
+            tries: row.tries as u32,
+            claim_required: row.claim_required,
+            cursor: None,
+        });
     }
     Ok(ready)
 }

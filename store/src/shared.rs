@@ -1,7 +1,8 @@
 //! The shared part of steps: what all dispatches of one template step in one task have in common.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
 use tasker_messages::{
@@ -19,9 +20,33 @@ pub(crate) type SharedKey = (TaskId, String);
 /// A dependency result above this size is read on demand.
 const MAX_DEPENDENCY_BYTES: i32 = 262_144;
 
+/// What never changes of a task.
+#[derive(Debug)]
 struct TaskRow {
     context: Value,
     template: Arc<Template>,
+}
+
+/// Tasks whose steps were dispatched lately: each step of a chain needs the context again.
+#[derive(Debug, Default)]
+pub(crate) struct TaskCache(Mutex<HashMap<(TaskId, Namespace), Arc<TaskRow>>>);
+
+/// Most tasks in memory, and the largest context that is kept; beyond that the cache begins anew.
+const MAX_CACHED: usize = 1_024;
+const MAX_CACHED_CONTEXT: usize = 16_384;
+
+impl TaskCache {
+    fn get(&self, key: &(TaskId, Namespace)) -> Option<Arc<TaskRow>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    fn put(&self, key: (TaskId, Namespace), row: Arc<TaskRow>) {
+        let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if cache.len() >= MAX_CACHED {
+            cache.clear();
+        }
+        cache.insert(key, row);
+    }
 }
 
 struct Dependency {
@@ -76,28 +101,50 @@ impl Store {
         &self,
         namespace: &Namespace,
         keys: &[SharedKey],
-    ) -> Result<HashMap<TaskId, TaskRow>, StoreError> {
-        let mut ids: Vec<Uuid> = keys.iter().map(|(task, _)| task.as_uuid()).collect();
-        ids.sort_unstable();
-        ids.dedup();
+    ) -> Result<HashMap<TaskId, Arc<TaskRow>>, StoreError> {
+        let mut tasks = HashMap::new();
+        let mut missing = Vec::new();
+        for (task, _) in keys {
+            if let Entry::Vacant(entry) = tasks.entry(*task) {
+                match self.tasks.get(&(*task, namespace.clone())) {
+                    Some(row) => drop(entry.insert(row)),
+                    None => missing.push(task.as_uuid()),
+                }
+            }
+        }
+        if missing.is_empty() {
+            return Ok(tasks);
+        }
+        missing.sort_unstable();
+        missing.dedup();
         let rows = sqlx::query!(
             r#"select id, template_id, context::text as "context!" from tasker.tasks
                where id = any($1::uuid[]) and namespace = $2"#,
-            &ids,
+            &missing,
             namespace.as_str(),
         )
         .fetch_all(&self.hot)
         .await?;
-        let mut tasks = HashMap::with_capacity(rows.len());
         for row in rows {
+            let id = TaskId::from_uuid(row.id);
+            let template = match self.template(TemplateId::from_uuid(row.template_id)).await {
+                Ok(template) => template,
+                // One template that this build cannot read must not hold up other tasks.
+                Err(error) if !error.is_transient() => {
+                    tracing::error!(%error, task.id = %id, "steps of a task cannot be dispatched");
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             let context = serde_json::from_str(&row.context);
-            tasks.insert(
-                TaskId::from_uuid(row.id),
-                TaskRow {
-                    context: context.map_err(|e| StoreError::stored("context", e))?,
-                    template: self.template(TemplateId::from_uuid(row.template_id)).await?,
-                },
-            );
+            let task = Arc::new(TaskRow {
+                context: context.map_err(|e| StoreError::stored("context", e))?,
+                template,
+            });
+            if row.context.len() <= MAX_CACHED_CONTEXT {
+                self.tasks.put((id, namespace.clone()), Arc::clone(&task));
+            }
+            tasks.insert(id, task);
         }
         Ok(tasks)
     }

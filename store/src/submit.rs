@@ -7,7 +7,7 @@ use tasker_workflow::{SubmissionPlan, Template};
 use uuid::Uuid;
 
 use crate::pool::{Tx, commit, retry_conflicts};
-use crate::{Store, StoreError};
+use crate::{ReadyStep, Store, StoreError};
 
 /// A task that is to be stored.
 #[derive(Debug, Clone)]
@@ -26,6 +26,30 @@ pub struct NewTask {
     pub plan: SubmissionPlan,
     /// Ids of the plan's steps, in its order, made by the caller.
     pub step_ids: Vec<StepId>,
+}
+
+impl NewTask {
+    /// The steps that are ready from the beginning, as they are stored.
+    pub fn ready_steps(&self) -> impl Iterator<Item = ReadyStep> {
+        let steps = self.plan.steps.iter().zip(&self.step_ids);
+        steps.filter(|(planned, _)| planned.ready).map(|(planned, &id)| {
+            let step = &self.template.steps[planned.step];
+            ReadyStep {
+                id,
+                task_id: self.id,
+                namespace: self.request.namespace.clone(),
+                queue: step.handler.queue.clone(),
+                priority: self.request.priority,
+                name: step.name.to_string(),
+                template_step: step.name.to_string(),
+                attempt: 1,
+                dispatch_seq: 1,
+                tries: 0,
+                claim_required: false,
+                cursor: None,
+            }
+        })
+    }
 }
 
 /// What became of a submission.

@@ -134,15 +134,7 @@ impl Store {
         .await?;
         let Some(row) = row else { return Ok(None) };
         let template = self.template(TemplateId::from_uuid(row.template_id)).await?;
-        let batches = self.view_batches(id).await?;
-        let steps = sqlx::query_file_as!(
-            StepRow,
-            "queries/views/steps_of_task.sql",
-            id.as_uuid(),
-            TaskView::MAX_LISTED_MEMBERS as i32,
-        )
-        .fetch_all(&self.api)
-        .await?;
+        let (batches, steps) = tokio::try_join!(self.view_batches(id), self.steps_of_task(id))?;
         Ok(Some(TaskView {
             id,
             namespace: parse("namespace", &row.namespace)?,
@@ -157,6 +149,35 @@ impl Store {
             steps: steps.into_iter().map(|s| s.view(&template)).collect::<Result<_, _>>()?,
             batches,
         }))
+    }
+
+    async fn steps_of_task(&self, id: TaskId) -> Result<Vec<StepRow>, StoreError> {
+        let steps = sqlx::query_file_as!(
+            StepRow,
+            "queries/views/steps_of_task.sql",
+            id.as_uuid(),
+            TaskView::MAX_LISTED_MEMBERS as i32,
+        )
+        .fetch_all(&self.api)
+        .await?;
+        Ok(steps)
+    }
+
+    /// Whether a task has ended; `None` if there is none of this id in the namespace.
+    pub async fn has_ended(
+        &self,
+        id: TaskId,
+        namespace: &Namespace,
+    ) -> Result<Option<bool>, StoreError> {
+        let ended = sqlx::query_scalar!(
+            r#"select finished_at is not null as "ended!" from tasker.tasks
+               where id = $1 and namespace = $2"#,
+            id.as_uuid(),
+            namespace.as_str(),
+        )
+        .fetch_optional(&self.api)
+        .await?;
+        Ok(ended)
     }
 
     /// A task in numbers, for progress displays.

@@ -10,7 +10,7 @@
 //!     Ok(serde_json::json!({"greeting": "hello", "step": ctx.name()}).into())
 //! }
 //!
-//! let settings = tasker_config::Loader::new()?.environment(std::env::vars())?.load()?.settings;
+//! let settings = tasker_config::Loader::new()?.environment(tasker_config::process_environment())?.load()?.settings;
 //! let registry = HandlerRegistry::new().register("greet", greet);
 //! let worker = WorkerNode::start(settings, registry, "my-worker").await?;
 //! // … until the host is asked to stop:

@@ -60,7 +60,7 @@ fn start() -> anyhow::Result<()> {
 async fn run(settings: Settings, name: &str) -> anyhow::Result<()> {
     // Listening begins before the start, so that a signal during it is not lost.
     let mut stop = [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?];
-    let worker = WorkerNode::start(settings, tasker_examples::registry(), name).await?;
+    let worker = WorkerNode::start(settings, tasker_examples::example_handlers(), name).await?;
     let ended = tokio::select! {
         error = worker.wait() => Err(error.into()),
         () = any(&mut stop) => Ok(()),
@@ -81,7 +81,7 @@ fn load(arguments: &Arguments) -> anyhow::Result<Settings> {
     if let Some(path) = &arguments.config {
         loader = loader.file(path)?;
     }
-    loader = loader.environment(std::env::vars())?;
+    loader = loader.environment(tasker_config::process_environment())?;
     let list = |values: &[String]| (!values.is_empty()).then(|| values.join(","));
     let flags = [
         ("nats.url", "--nats-url", arguments.nats_url.clone()),

@@ -1,8 +1,7 @@
-//! When a convergence behind a batch comes into being.
+//! When a convergence comes into being.
 //!
-//! A convergence that declares only static steps exists from the start and waits by counting, like
-//! any other step. One behind a batch has no row until everything it declares has ended: then one
-//! transaction loads the facts, asks [`converge`] and inserts what it answers.
+//! A convergence has no row until everything it declares has ended: then one transaction loads the
+//! facts, asks [`converge`] and inserts what it answers.
 
 use std::collections::{HashMap, HashSet};
 

@@ -273,22 +273,9 @@ async fn expand_in_chunks(
     else {
         return Ok(());
     };
-    let chunk = node.settings.batches.expand_chunk;
     let mut at = expanded_upto;
     while at < batch.expected {
-        let source = match plan {
-            BatchPlan::Appended(_) => MemberSource::Appended {
-                step_id: step.step_id,
-                attempt: step.attempt,
-                worker_template: batch.worker_template.clone(),
-                limit: chunk,
-            },
-            _ => {
-                let upto = batch.expected.min(at + chunk);
-                MemberSource::Given(members(&batch.worker_template, plan, at, upto))
-            }
-        };
-        match node.store.expand_chunk(batch, id, at, &source).await? {
+        match write_chunks(node, step, batch, plan, id, at).await? {
             Some(upto) if upto > at => at = upto,
             // Another node is at it, or it was stopped; if it stalls, a sweep finds it.
             _ => return Ok(()),
@@ -299,12 +286,53 @@ async fn expand_in_chunks(
     Ok(())
 }
 
+/// Writes the next chunks of a batch: two at the same time where the plan says where each begins.
+/// Returns where the batch stands afterwards; `None` if this expansion is not to go on.
+async fn write_chunks(
+    node: &Node,
+    step: &Expandable,
+    batch: &NewBatch,
+    plan: &BatchPlan,
+    id: BatchId,
+    at: u32,
+) -> Result<Option<u32>, StoreError> {
+    let size = node.settings.batches.expand_chunk;
+    if matches!(plan, BatchPlan::Appended(_)) {
+        let source = MemberSource::Appended {
+            step_id: step.step_id,
+            attempt: step.attempt,
+            worker_template: batch.worker_template.clone(),
+            limit: size,
+        };
+        let Some(chunk) = node.store.write_chunk(batch, id, at, &source).await? else {
+            return Ok(None);
+        };
+        return chunk.commit().await;
+    }
+    let middle = batch.expected.min(at.saturating_add(size));
+    let upto = batch.expected.min(middle.saturating_add(size));
+    let given = |from, upto| MemberSource::Given(members(&batch.worker_template, plan, from, upto));
+    let (first, second) = (given(at, middle), given(middle, upto));
+    let first = node.store.write_chunk(batch, id, at, &first);
+    if middle == upto {
+        let Some(chunk) = first.await? else { return Ok(None) };
+        return chunk.commit().await;
+    }
+    // Both run to their end: a dropped one would leave its transaction open.
+    let (first, second) = tokio::join!(first, node.store.write_chunk(batch, id, middle, &second));
+    let (Some(first), Some(second)) = (first?, second?) else { return Ok(None) };
+    if first.commit().await?.is_none() {
+        return Ok(None);
+    }
+    second.commit().await
+}
+
 fn pass_on(links: &Links, sealed: Sealed) {
     if !sealed.batches.is_empty() {
         links.dispatch.cast(DispatchMessage::Sealed(sealed.batches));
     }
     if !sealed.ready.is_empty() {
-        links.dispatch.cast(DispatchMessage::Ready(sealed.ready));
+        links.dispatch.cast(DispatchMessage::Released(sealed.ready));
     }
     if !sealed.finished_tasks.is_empty() {
         links.finalizer.cast(FinalizerMessage::Finished(sealed.finished_tasks));

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tasker_bus::AckHandle;
 use tasker_messages::{Accepted, Namespace, Problem, Refusal, StepId, TaskId, TaskRequest, code};
-use tasker_store::{NewTask, StoreError, StoredTemplate, SubmitVerdict};
+use tasker_store::{NewTask, ReadyStep, StoreError, StoredTemplate, SubmitVerdict};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -40,7 +40,7 @@ pub(crate) enum IntakeMessage {
     /// Accept a task.
     Submit(Box<Submission>),
     /// A set has been worked off; these steps are ready.
-    Done(Vec<StepId>),
+    Done(Vec<ReadyStep>),
 }
 
 /// What the intake keeps in mind.
@@ -80,7 +80,7 @@ impl Actor for IntakeActor {
             IntakeMessage::Done(ready) => {
                 state.gather.done();
                 if !ready.is_empty() {
-                    state.links.dispatch.cast(DispatchMessage::Ready(ready));
+                    state.links.dispatch.cast(DispatchMessage::Released(ready));
                 }
             }
         }
@@ -102,7 +102,7 @@ fn refuse_for_now(source: SubmissionSource) {
 }
 
 /// Stores a set of tasks and answers each submission. Returns the steps that are ready.
-async fn accept(node: &Node, set: Vec<Submission>) -> Vec<StepId> {
+async fn accept(node: &Node, set: Vec<Submission>) -> Vec<ReadyStep> {
     let templates = match load_templates(node, &set).await {
         Ok(templates) => templates,
         Err(error) => return unavailable(node, set, &error).await,
@@ -201,13 +201,12 @@ async fn conclude(
     tasks: Vec<NewTask>,
     sources: Vec<SubmissionSource>,
     verdicts: Vec<SubmitVerdict>,
-) -> Vec<StepId> {
+) -> Vec<ReadyStep> {
     let mut ready = Vec::new();
     for ((task, source), verdict) in tasks.into_iter().zip(sources).zip(verdicts) {
         let result = match verdict {
             SubmitVerdict::Created => {
-                let steps = task.plan.steps.iter().zip(&task.step_ids);
-                ready.extend(steps.filter(|(step, _)| step.ready).map(|(_, &id)| id));
+                ready.extend(task.ready_steps());
                 metrics::counter!("tasker_submit_tasks_total", "outcome" => "created").increment(1);
                 Ok(Accepted { id: task.id, created: true })
             }
@@ -265,7 +264,7 @@ pub(crate) async fn keep_refused(
 }
 
 /// Nothing was stored, or nobody knows: never "failed", always "try again with the same key".
-async fn unavailable(node: &Node, set: Vec<Submission>, error: &StoreError) -> Vec<StepId> {
+async fn unavailable(node: &Node, set: Vec<Submission>, error: &StoreError) -> Vec<ReadyStep> {
     if let ([_, _, ..], false) = (set.as_slice(), error.is_transient()) {
         // One bad submission must not fail its neighbours: each is tried alone.
         let mut ready = Vec::new();

@@ -143,7 +143,7 @@ fn pass_on(links: &Links, namespace: Namespace, applied: Applied) {
         links.convergence.cast(ConvergenceMessage::Check(converge));
     }
     if !applied.ready.is_empty() {
-        links.dispatch.cast(DispatchMessage::Ready(applied.ready));
+        links.dispatch.cast(DispatchMessage::Released(applied.ready));
     }
     if let Some(delay_ms) = applied.next_retry_ms {
         links.timers.cast(TimersMessage::RetryIn(delay_ms));

@@ -106,15 +106,14 @@ async fn wait_task(
 ) -> Result<TaskView, ReadError> {
     let request: WaitTask = parse(payload)?;
     let at_most = Duration::from_millis(u64::from(request.timeout_ms)).min(MAX_WAIT);
-    let ids = [request.id];
-    let known = node.store.ended_tasks(&ids);
+    let known = node.store.has_ended(request.id, ns);
     // The waiter is there before the task is looked at, so that its end cannot slip between.
     let waiting = links.wait_for_end(request.id, at_most);
     tokio::pin!(waiting);
     let ended = tokio::select! {
         biased;
         () = &mut waiting => true,
-        known = known => !known?.is_empty(),
+        known = known => known?.ok_or_else(|| no_task(request.id))?,
     };
     if !ended {
         waiting.await;

@@ -89,6 +89,9 @@ impl Actor for ReconcilerActor {
 
 /// One comparison. What it cannot find out now, the next one does.
 async fn check(node: &Node, links: &Links, suspicions: Suspicions) -> Suspicions {
+    if let Err(error) = node.store.forget_silent_workers().await {
+        tracing::warn!(%error, "silent workers could not be forgotten");
+    }
     let before = suspicions.clone();
     let created_ns = match check_streams(node, links, suspicions.stream_created_ns).await {
         Ok(created_ns) => created_ns,

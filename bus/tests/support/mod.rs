@@ -78,10 +78,12 @@ impl TestServer {
         stream.read_exact(&mut greeting).is_ok() && &greeting == b"INFO"
     }
 
-    /// SIGKILL.
-    pub(crate) fn kill(&mut self) {
+    /// Ends the server by a signal: what is still in memory is written after `TERM` and lost after
+    /// `KILL`.
+    pub(crate) fn end(&mut self, signal: &str) {
         if let Some(mut child) = self.child.take() {
-            let _gone = child.kill();
+            let told = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status();
+            assert!(told.is_ok_and(|status| status.success()), "nats-server is told to end");
             let _status = child.wait();
         }
     }
@@ -101,7 +103,7 @@ impl TestServer {
 
 impl Drop for TestServer {
     fn drop(&mut self) {
-        self.kill();
+        self.end("KILL");
         if !std::thread::panicking() {
             let _busy = std::fs::remove_dir_all(&self.folder);
         }

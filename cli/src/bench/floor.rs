@@ -20,6 +20,8 @@ const COPY: u32 = 10_000;
 const PUBLISH: u32 = 2_048;
 const PULL: u32 = 512;
 const WINDOW: u32 = 4_096;
+/// How long a request waits for more outcomes, as in a worker under load.
+const GATHER: Duration = Duration::from_millis(5);
 /// Outcome requests without an answer.
 const UNANSWERED: usize = 4;
 const OUTCOMES: &str = "tasker.floor.outcomes";
@@ -132,27 +134,35 @@ fn message(base: u128, ordinal: u32) -> anyhow::Result<Outgoing> {
 async fn work(bus: &Bus, n: u32, progress: &Arc<Progress>) -> anyhow::Result<()> {
     let mut puller = bus.pull(STREAM, DURABLE, PullOptions::default());
     let mut reports = tokio::task::JoinSet::new();
-    let (mut done, mut items) = (0, Vec::new());
+    let (mut done, mut items, mut since) = (0, Vec::new(), Instant::now());
     while done < n {
         if puller.credit() < PULL {
             puller.request(PULL).await?;
         }
-        tokio::select! {
+        let gathered = !items.is_empty();
+        let full = tokio::select! {
             biased;
-            Some(reported) = reports.join_next(), if !reports.is_empty() => done += reported??,
+            Some(reported) = reports.join_next(), if !reports.is_empty() => {
+                done += reported??;
+                false
+            }
             event = puller.next(), if reports.len() < UNANSWERED => match event {
                 PullEvent::Message(delivery) => {
-                    let last = delivery.pending == 0;
+                    if items.is_empty() {
+                        since = Instant::now();
+                    }
                     let item: Item = serde_json::from_slice(&delivery.payload)?;
                     items.push((item.id, delivery.handle));
-                    if items.len() >= PULL as usize || last {
-                        let set = std::mem::take(&mut items);
-                        reports.spawn(report(bus.clone(), set, Arc::clone(progress)));
-                    }
+                    items.len() >= PULL as usize
                 }
-                PullEvent::CreditReturned(_) => {}
+                PullEvent::CreditReturned(_) => false,
                 PullEvent::Reset(reason) => bail!("the pull was reset: {reason:?}"),
             },
+            () = tokio::time::sleep_until((since + GATHER).into()), if gathered => true,
+        };
+        if full {
+            let set = std::mem::take(&mut items);
+            reports.spawn(report(bus.clone(), set, Arc::clone(progress)));
         }
     }
     Ok(())

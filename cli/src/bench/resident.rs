@@ -29,7 +29,9 @@ pub(super) struct Resident {
     looking: tokio::task::JoinHandle<()>,
 }
 
-const EVERY: Duration = Duration::from_millis(200);
+/// Reading the proportional memory of Postgres walks the page tables of all of its processes: more
+/// often would be felt in the figures.
+const EVERY: Duration = Duration::from_secs(1);
 
 impl Resident {
     pub(super) fn watch(pids: &Pids) -> Self {

@@ -1,3 +1,4 @@
+use std::collections::VecDeque;
 use std::vec;
 
 use serde::de::DeserializeOwned;
@@ -9,16 +10,22 @@ use crate::{StepContext, StepError, code};
 /// How many members are asked for at a time; the server may give fewer.
 const MEMBERS_PER_PAGE: u32 = 1_000;
 
+/// How many pages are on their way at a time, as long as they come as large as they were asked for.
+/// When the server cuts one short, those behind it are of no use, and the rest is read one by one.
+const PAGES_AHEAD: usize = 3;
+
 /// The outcomes of batch members, batch by batch, in ordinal order.
 ///
-/// One page is in memory and the next one on its way, however large the batch is. The stream checks
+/// One page is in memory and a few are on their way, however large the batch is. The stream checks
 /// that every member of a batch has come by before it ends.
 #[derive(Debug)]
 pub struct MemberStream {
     ctx: StepContext,
     page: vec::IntoIter<MemberResult>,
-    /// The page after the one in memory.
-    coming: Option<Coming>,
+    /// The pages after the one in memory, in order.
+    coming: VecDeque<Coming>,
+    /// How many of them there may be.
+    ahead: usize,
     /// Which of the context's batches is being read.
     batch: usize,
     /// How many members of that batch have been taken from pages.
@@ -40,7 +47,14 @@ impl Drop for Coming {
 
 impl MemberStream {
     pub(crate) fn new(ctx: StepContext) -> Self {
-        Self { ctx, page: Vec::new().into_iter(), coming: None, batch: 0, seen: 0 }
+        Self {
+            ctx,
+            page: Vec::new().into_iter(),
+            coming: VecDeque::new(),
+            ahead: PAGES_AHEAD,
+            batch: 0,
+            seen: 0,
+        }
     }
 
     /// The next member; `None` after the last.
@@ -53,7 +67,7 @@ impl MemberStream {
             if let Some(member) = self.page.next() {
                 return Ok(Some(member));
             }
-            if let Some(mut coming) = self.coming.take() {
+            if let Some(mut coming) = self.coming.pop_front() {
                 let from = coming.from;
                 let page = (&mut coming.task).await??;
                 self.turn_to(from, page)?;
@@ -76,17 +90,27 @@ impl MemberStream {
             return Ok(false);
         }
         self.seen = 0;
-        self.fetch(0)?;
+        self.fetch_from(0)?;
         Ok(true)
     }
 
-    fn fetch(&mut self, from: u32) -> Result<(), StepError> {
+    /// Sees to it that the next pages are on their way, the first of them from this member on.
+    fn fetch_from(&mut self, next: u32) -> Result<(), StepError> {
         self.ctx.check_cancelled()?;
+        if self.coming.front().is_some_and(|coming| coming.from != next) {
+            self.coming.clear();
+            self.ahead = 1;
+        }
         let Some(batch) = self.current() else { return Ok(()) };
-        let request = GetMembers { batch_id: batch.batch_id, from, limit: MEMBERS_PER_PAGE };
-        let ctx = self.ctx.clone();
-        let task = tokio::spawn(async move { ctx.parts().backend.members(request).await });
-        self.coming = Some(Coming { from, task });
+        let (batch_id, members) = (batch.batch_id, batch.worker_count);
+        let mut from = self.coming.back().map_or(next, |last| last.from + MEMBERS_PER_PAGE);
+        while self.coming.is_empty() || (self.coming.len() < self.ahead && from < members) {
+            let request = GetMembers { batch_id, from, limit: MEMBERS_PER_PAGE };
+            let ctx = self.ctx.clone();
+            let task = tokio::spawn(async move { ctx.parts().backend.members(request).await });
+            self.coming.push_back(Coming { from, task });
+            from = from.saturating_add(MEMBERS_PER_PAGE);
+        }
         Ok(())
     }
 
@@ -105,7 +129,7 @@ impl MemberStream {
             Some(next) if next < expected || next == from => {
                 return Err(self.incomplete(&format!("the page after {from} starts at {next}")));
             }
-            Some(next) => self.fetch(next)?,
+            Some(next) => self.fetch_from(next)?,
             None => self.end_batch()?,
         }
         self.page = members.into_iter();
@@ -117,6 +141,7 @@ impl MemberStream {
             return Err(self.incomplete(&format!("{} members came", self.seen)));
         }
         self.batch += 1;
+        self.coming.clear();
         Ok(())
     }
 
@@ -200,6 +225,8 @@ mod tests {
             (&[7], 3),
             (&[4, 2], 3),
             (&[2_500], 1_000),
+            (&[1_000, 3_001], 1_000),
+            (&[4_500, 10], 700),
             (&[5], 1),
         ];
         for &(sizes, page) in table {

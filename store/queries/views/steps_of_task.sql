@@ -8,12 +8,14 @@ with listed as (
                   and (left(b.id::text, 28) || 'ffffffff')::uuid
     where b.task_id = $1 and b.sealed_at is not null and b.expected <= $2
 )
+-- The outcome of each step by its key, whatever the planner thinks of how many steps there are: one
+-- that joins by merging reads all outcomes there are.
 select s.id as "id!", s.name as "name!", s.kind::text as "kind!", s.state::text as "live_state!",
        s.unsettled as "unsettled!", s.attempt as "attempt!", s.batch_id, s.cursor::text as cursor,
        b.is_no_op as "is_no_op?", b.worker_template as "worker_template?", o.state::text as outcome, o.attempt as "outcome_attempt?",
        o.result::text as result, o.error::text as error, o.worker, o.execution_ms as "execution_ms?",
        o.created_at as "ended_at?"
 from listed s
-left join tasker.batches b on b.id = s.batch_id
-left join tasker.outcomes o on o.step_id = s.id
+left join lateral (select * from tasker.batches b where b.id = s.batch_id offset 0) b on true
+left join lateral (select * from tasker.outcomes o where o.step_id = s.id offset 0) o on true
 order by s.id

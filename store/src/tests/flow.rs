@@ -27,8 +27,8 @@ async fn a_task_runs_to_its_end(pool: PgPool) {
     assert!(again.ready.is_empty() && again.settled_batches == 0, "{again:?}");
 
     let applied = world.succeed(join, StepKind::DeferredConvergence).await;
-    let [after] = applied.ready[..] else { panic!("one child, not {applied:?}") };
-    let applied = world.succeed(after, StepKind::Standard).await;
+    let [after] = &applied.ready[..] else { panic!("one child, not {applied:?}") };
+    let applied = world.succeed(after.id, StepKind::Standard).await;
     assert_eq!(applied.finished_tasks[0].state, TaskState::Complete);
     let view = world.store.view_task(task.id, Some(&ns())).await.expect("read").expect("there");
     assert_eq!(view.steps.len(), 7);
@@ -124,16 +124,25 @@ async fn a_large_batch_is_expanded_in_chunks_and_continued(pool: PgPool) {
     let chunk = |from: usize, upto: usize| -> Vec<NewMember> { batch.members[from..upto].to_vec() };
     let begun = world.store.begin_expansion(&batch).await.expect("begun").expect("open");
     let given = |from, upto| MemberSource::Given(chunk(from, upto));
-    let at = world.store.expand_chunk(&batch, begun.id, 0, &given(0, 3)).await.expect("written");
-    assert_eq!(at, Some(3));
-    // A second node that starts from the beginning is told where the batch stands.
-    let at = world.store.expand_chunk(&batch, begun.id, 0, &given(0, 3)).await.expect("written");
-    assert_eq!(at, Some(3));
+    let write = async |from: u32, upto| {
+        let source = given(from as usize, upto);
+        world.store.write_chunk(&batch, begun.id, from, &source).await.expect("written")
+    };
+    let chunk = write(0, 3).await.expect("expanding");
+    assert_eq!(chunk.commit().await.expect("committed"), Some(3));
+    // A second node that starts from the beginning has nothing to write.
+    assert!(write(0, 3).await.is_none());
+    // A chunk whose predecessor is not there leaves nothing behind.
+    let early = write(4, 5).await.expect("expanding");
+    assert_eq!(early.commit().await.expect("rolled back"), None);
     let sealed = world.store.seal_expanded(batch.batchable_step, begun.id).await.expect("not yet");
     assert!(sealed.batches.is_empty());
     let resumed = world.store.load_expandable(&[batch.batchable_step]).await.expect("read");
     assert_eq!(resumed[0].batch.expect("begun").expanded_upto, 3);
-    world.store.expand_chunk(&batch, begun.id, 3, &given(3, 5)).await.expect("written");
+    let (fourth, fifth) = tokio::join!(write(3, 4), write(4, 5));
+    let (fourth, fifth) = (fourth.expect("expanding"), fifth.expect("expanding"));
+    assert_eq!(fourth.commit().await.expect("committed"), Some(4));
+    assert_eq!(fifth.commit().await.expect("committed"), Some(5));
     let sealed = world.store.seal_expanded(batch.batchable_step, begun.id).await.expect("sealed");
     assert_eq!(sealed.batches, [begun.id]);
     let again = world.store.seal_expanded(batch.batchable_step, begun.id).await.expect("nothing");

@@ -238,7 +238,7 @@ async fn after_a_restart_of_the_server_older_messages_are_claimed() {
         list.lock().expect("no panic").push(claim.step_id);
         ClaimVerdict::Run { attempt: 2, tries: 0 }
     });
-    fake.server.kill();
+    fake.server.end("KILL");
     fake.server.run();
     fake.bus.wait_connected(Duration::from_secs(20)).await.expect("reconnected");
     gate.open.add_permits(5);

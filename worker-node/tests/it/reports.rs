@@ -139,7 +139,7 @@ async fn nothing_is_lost_over_restarts_of_the_server() {
     for (n, items) in items.chunks(2_000).enumerate() {
         fake.publish(items).await;
         fake.until("some outcomes", |seen| count_by_step(seen).len() > n * 2_000 + 300).await;
-        fake.server.kill();
+        fake.server.end("KILL");
         fake.server.run();
         fake.bus.wait_connected(Duration::from_secs(20)).await.expect("reconnected");
     }
@@ -157,7 +157,7 @@ async fn work_goes_on_after_the_store_of_the_bus_is_lost() {
     let items = fake.members(3_000);
     fake.publish(&items).await;
     fake.until("some outcomes", |seen| count_by_step(seen).len() > 300).await;
-    fake.server.kill();
+    fake.server.end("KILL");
     fake.server.wipe();
     fake.server.run();
     fake.bus.wait_connected(Duration::from_secs(20)).await.expect("reconnected");

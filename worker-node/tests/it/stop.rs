@@ -53,7 +53,7 @@ async fn an_idle_worker_stops_at_once_also_without_a_server() {
     fake.until("a beat", |seen| !seen.beats.is_empty()).await;
     within("the end", worker.stop()).await;
     let worker = fake.worker(gate.registry()).await;
-    fake.server.kill();
+    fake.server.end("KILL");
     within("the end without a server", worker.stop()).await;
     let worker = fake.worker(gate.registry()).await;
     within("the end before there is a server", worker.stop()).await;

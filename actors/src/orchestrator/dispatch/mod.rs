@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tasker_bus::ConsumerLoad;
 use tasker_messages::{BatchId, Namespace, Queue, StepId};
-use tasker_store::OpenBatch;
+use tasker_store::{OpenBatch, ReadyStep};
 use tasker_workflow::WindowLimits;
 
 use self::lane::{Lane, LaneKey, Prepared, Published};
@@ -27,6 +27,8 @@ pub(crate) struct DispatchActor;
 pub(crate) enum DispatchMessage {
     /// These steps have become ready.
     Ready(Vec<StepId>),
+    /// These steps have become ready, as the transaction left them.
+    Released(Vec<ReadyStep>),
     /// These batches were sealed by this node.
     Sealed(Vec<BatchId>),
     /// Steps with what is needed to publish them.
@@ -100,6 +102,7 @@ impl Actor for DispatchActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             DispatchMessage::Ready(steps) => state.load(&myself, steps),
+            DispatchMessage::Released(steps) => state.complete(&myself, steps),
             DispatchMessage::Sealed(batches) => state.claim(&myself, batches),
             DispatchMessage::Loaded(steps) => state.add_steps(&myself, steps),
             DispatchMessage::Batches(batches) => state.add_batches(&myself, batches),
@@ -148,6 +151,13 @@ impl DispatchState {
         let node = self.node.clone();
         let work =
             async move { DispatchMessage::Loaded(publish::prepare(&node, &steps, false).await) };
+        run_detached(myself, work, || DispatchMessage::Loaded(Vec::new()));
+    }
+
+    fn complete(&self, myself: &ActorRef<DispatchMessage>, steps: Vec<ReadyStep>) {
+        let node = self.node.clone();
+        let work =
+            async move { DispatchMessage::Loaded(publish::complete(&node, steps, false).await) };
         run_detached(myself, work, || DispatchMessage::Loaded(Vec::new()));
     }
 

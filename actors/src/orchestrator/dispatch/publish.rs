@@ -15,20 +15,29 @@ type Shared = HashMap<(TaskId, String), SharedStep>;
 
 /// Reads ready steps and their shared parts. What cannot be read now is found by a sweep.
 pub(crate) async fn prepare(node: &Node, steps: &[StepId], swept: bool) -> Vec<Prepared> {
-    let prepared = async {
-        let steps = node.store.load_ready(steps).await?;
-        let shared = load_shared_of(node, &steps).await?;
-        let limit = node.settings.dispatch.inline_shared_bytes;
-        let prepare = |step: ReadyStep| {
-            let shared = shared.get(&step.shared_key()).and_then(|s| inline(s, limit));
-            Prepared { step, shared, swept }
-        };
-        Ok::<_, StoreError>(steps.into_iter().map(prepare).collect())
+    match node.store.load_ready(steps).await {
+        Ok(steps) => complete(node, steps, swept).await,
+        Err(error) => unread(&error),
+    }
+}
+
+/// Reads the shared parts of ready steps. What cannot be read now is found by a sweep.
+pub(crate) async fn complete(node: &Node, steps: Vec<ReadyStep>, swept: bool) -> Vec<Prepared> {
+    let shared = match load_shared_of(node, &steps).await {
+        Ok(shared) => shared,
+        Err(error) => return unread(&error),
     };
-    prepared.await.unwrap_or_else(|error| {
-        tracing::warn!(%error, "ready steps could not be read; a sweep finds them");
-        Vec::new()
-    })
+    let limit = node.settings.dispatch.inline_shared_bytes;
+    let prepare = |step: ReadyStep| {
+        let shared = shared.get(&step.shared_key()).and_then(|s| inline(s, limit));
+        Prepared { step, shared, swept }
+    };
+    steps.into_iter().map(prepare).collect()
+}
+
+fn unread(error: &StoreError) -> Vec<Prepared> {
+    tracing::warn!(%error, "ready steps could not be read; a sweep finds them");
+    Vec::new()
 }
 
 async fn load_shared_of(node: &Node, steps: &[ReadyStep]) -> Result<Shared, StoreError> {
