@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tasker_sdk::{HandlerRegistry, StepContext, StepError, StepResult};
 
+mod scripted;
 mod slow_batch;
 
 pub(crate) fn handlers() -> HandlerRegistry {
@@ -19,6 +20,7 @@ pub(crate) fn handlers() -> HandlerRegistry {
         .register("faulty.fail_permanently", fail_permanently)
         .register("faulty.abort", abort)
         .register("faulty.return_context", return_context)
+        .merge(scripted::handlers())
         .merge(slow_batch::handlers())
 }
 

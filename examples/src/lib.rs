@@ -3,9 +3,11 @@
 //! `products` and `csv_profile` work on real files, `synthetic` and `bench` on numbers. `faulty`
 //! does everything wrong that a handler can do wrong, for tests.
 
+mod approval;
 mod bench;
 mod csv_file;
 mod csv_profile;
+mod diamond;
 mod faulty;
 mod products;
 mod synthetic;
@@ -17,9 +19,13 @@ pub fn registry() -> HandlerRegistry {
     example_handlers().merge(bench::handlers())
 }
 
-/// The handlers of `products`, `csv_profile` and `synthetic`.
+/// The handlers of the example workflows.
 pub fn example_handlers() -> HandlerRegistry {
-    products::handlers().merge(csv_profile::handlers()).merge(synthetic::handlers())
+    products::handlers()
+        .merge(csv_profile::handlers())
+        .merge(synthetic::handlers())
+        .merge(diamond::handlers())
+        .merge(approval::handlers())
 }
 
 /// Handlers that panic, hang, abort the process and the like. A worker that runs work of others
@@ -33,6 +39,8 @@ pub const TEMPLATES: &[(&str, &str)] = &[
     ("products", include_str!("../templates/products.yaml")),
     ("csv_profile", include_str!("../templates/csv_profile.yaml")),
     ("synthetic", include_str!("../templates/synthetic.yaml")),
+    ("diamond_decision_batch", include_str!("../templates/diamond_decision_batch.yaml")),
+    ("conditional_approval", include_str!("../templates/conditional_approval.yaml")),
     ("bench_fan_out", include_str!("../templates/bench_fan_out.yaml")),
     ("bench_chain", include_str!("../templates/bench_chain.yaml")),
 ];

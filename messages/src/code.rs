@@ -50,6 +50,8 @@ codes! {
     BATCH_STRUCTURE;
     /// A deferred convergence that has nothing to converge.
     EMPTY_CONVERGENCE;
+    /// A decision that has nothing to decide about.
+    DECISION_STRUCTURE;
     /// No template of this name and version.
     TEMPLATE_NOT_FOUND;
     /// Another template is stored under this name and version.
@@ -101,6 +103,12 @@ codes! {
     BATCH_RANGE_INVALID;
     /// More members than the limit allows.
     BATCH_TOO_LARGE;
+    /// The outcome of a decision is malformed.
+    DECISION_OUTCOME_INVALID;
+    /// The old discriminator `outcome_type` instead of `type`, or CamelCase variants.
+    DECISION_OUTCOME_OLD_SHAPE;
+    /// The outcome of a decision names a step that the decision cannot create.
+    DECISION_STEP_INVALID;
     /// Every member of a batch failed, so that nothing was left to aggregate.
     BATCH_ALL_FAILED;
 }

@@ -1,12 +1,14 @@
-//! Convergence: the transaction that settles ended batches and parents, decides which convergences
-//! may run, and makes them ready.
+//! Convergence: the transaction that settles ended batches, parents and decisions, decides which
+//! convergences may run and which branches exist, and creates their rows.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use tasker_messages::{BatchState, StepId, StepKind, TaskId, TemplateId};
 use tasker_workflow::batching::all_failed;
-use tasker_workflow::{BatchFact, Ending, StepFact, TaskFacts, Template, converge};
+use tasker_workflow::{
+    BatchFact, Choice, Ending, StepFact, TaskFacts, Template, converge, stored_choice,
+};
 use uuid::Uuid;
 
 use crate::counters::{FinishedTask, TaskDeltas};
@@ -20,7 +22,7 @@ pub type ConvergeCandidates = Vec<TaskId>;
 /// What a converging transaction has changed.
 #[derive(Debug, Default)]
 pub struct Converged {
-    /// Convergence steps that have become ready.
+    /// Convergences and branches that have become ready.
     pub ready: Vec<StepId>,
     /// How many batches were settled.
     pub settled_batches: u32,
@@ -43,6 +45,8 @@ struct StepRow {
     kind: StepKind,
     unsettled: bool,
     ended: Option<Ending>,
+    /// What a decision that has ended well names.
+    choice: Option<HashSet<String>>,
 }
 
 struct BatchRow {
@@ -60,6 +64,13 @@ impl StepRow {
             && self.kind == StepKind::Batchable
             && self.ended == Some(Ending::Succeeded);
         StepFact { ended: self.ended.filter(|_| !expanding) }
+    }
+}
+
+impl StepRow {
+    fn chosen(&self) -> Option<(String, Choice)> {
+        let steps = self.choice.clone()?;
+        Some((self.name.clone(), Choice { steps, settled: !self.unsettled }))
     }
 }
 
@@ -151,6 +162,7 @@ async fn read_states(tx: &mut Tx, tasks: &[Uuid]) -> Result<BTreeMap<Uuid, TaskS
             kind: row.kind.parse().map_err(|e| StoreError::stored("step kind", e))?,
             unsettled: row.unsettled,
             ended,
+            choice: row.choice.map(|outcome| stored_choice(Some(&outcome))),
         });
     }
     let batches =
@@ -216,10 +228,13 @@ impl Writes {
                 })
                 .map(|b| (b.worker_template.clone(), b.fact))
                 .collect(),
+            choices: state.steps.iter().filter_map(StepRow::chosen).collect(),
         };
         let mut ids: HashMap<&str, Uuid> =
             state.steps.iter().map(|s| (s.name.as_str(), s.id)).collect();
-        for planned in converge(template, &facts).create {
+        let plan = converge(template, &facts);
+        self.deltas.never(task, plan.never.len());
+        for planned in plan.create {
             let step = &template.steps[planned.step];
             let id = Uuid::now_v7();
             ids.insert(step.name.as_str(), id);

@@ -63,6 +63,13 @@ impl TaskDeltas {
         delta.pending -= 1;
     }
 
+    /// So many pending steps will never exist.
+    pub(crate) fn never(&mut self, task: Uuid, steps: usize) {
+        if steps > 0 {
+            self.0.entry(task).or_default().pending -= steps as i32;
+        }
+    }
+
     /// What to say of the task if no step of it has an error of its own.
     pub(crate) fn explain(&mut self, task: Uuid, error: StepFailure) {
         self.0.entry(task).or_default().error.get_or_insert(error);

@@ -74,11 +74,11 @@ impl Floor {
     ) -> Result<u64, StoreError> {
         let done = sqlx::query(
             "insert into tasker_floor.outcomes (step_id, state, attempt, result, worker)
-             select i.id, 'complete', 1, i.result::json, $3
-             from unnest($1::uuid[], $2::text[]) as i(id, result)
-             join (select id, attempt from tasker_floor.steps
-                   where id = any($1::uuid[]) order by id for share) s
-               on s.id = i.id and s.attempt = 1
+             select l.id, 'complete', 1, l.result::json, $3
+             from (select s.id, i.result
+                   from unnest($1::uuid[], $2::text[]) as i(id, result)
+                   join tasker_floor.steps s on s.id = i.id and s.attempt = 1
+                   order by s.id for share of s) l
              on conflict do nothing",
         )
         .bind(ids)

@@ -129,7 +129,8 @@ impl Store {
                 continue;
             }
             count_ended(&mut applied, &mut deltas, attempt, row);
-            if succeeded && row.kind != StepKind::Batchable {
+            // What depends on a batchable step or a decision is released when it is settled.
+            if succeeded && !matches!(row.kind, StepKind::Batchable | StepKind::Decision) {
                 parents.push(attempt.step_id.as_uuid());
             }
         }
@@ -264,26 +265,55 @@ async fn insert_outcomes(
     )
     .fetch_all(&mut **tx)
     .await?;
-    let mut touched = HashMap::with_capacity(rows.len());
+    let mut touched = HashMap::with_capacity(ending.len());
+    let mut applied = Vec::with_capacity(ending.len());
     for row in rows {
-        let kind = row.kind.parse().map_err(|e| StoreError::stored("step kind", e))?;
-        touched.insert(
-            row.id,
-            Touched {
-                task_id: row.task_id,
-                batch_id: row.batch_id,
-                kind,
-                attempt: row.attempt as u32,
-                dispatch_seq: row.dispatch_seq as u32,
-                unsettled: row.unsettled,
-                queue: row.queue,
-                live: row.live,
-                applied: row.applied,
-                ended_before: row.ended_before,
-            },
-        );
+        let (Some(task_id), Some(kind)) = (row.task_id, row.kind) else {
+            applied.push(row.id);
+            continue;
+        };
+        let found = Touched {
+            task_id,
+            batch_id: row.batch_id,
+            kind: kind.parse().map_err(|e| StoreError::stored("step kind", e))?,
+            attempt: row.attempt.unwrap_or(0) as u32,
+            dispatch_seq: row.dispatch_seq.unwrap_or(0) as u32,
+            unsettled: row.unsettled.unwrap_or(false),
+            queue: row.queue,
+            live: row.live.unwrap_or(false),
+            applied: false,
+            ended_before: false,
+        };
+        touched.insert(row.id, found);
     }
+    for id in &applied {
+        if let Some(row) = touched.get_mut(id) {
+            row.applied = true;
+        }
+    }
+    find_ended(tx, &mut touched).await?;
     Ok(touched)
+}
+
+/// Looks which of the steps that got no outcome now had one before.
+async fn find_ended(tx: &mut Tx, touched: &mut HashMap<Uuid, Touched>) -> Result<(), StoreError> {
+    let refused: Vec<Uuid> =
+        touched.iter().filter(|(_, row)| !row.applied).map(|(id, _)| *id).collect();
+    if refused.is_empty() {
+        return Ok(());
+    }
+    let ended = sqlx::query_scalar!(
+        "select step_id from tasker.outcomes where step_id = any($1::uuid[])",
+        &refused
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    for id in ended {
+        if let Some(row) = touched.get_mut(&id) {
+            row.ended_before = true;
+        }
+    }
+    Ok(())
 }
 
 /// Moves failed steps to `waiting_for_retry` and keeps their attempts; returns the delays of those
@@ -360,8 +390,9 @@ impl BatchDeltas {
 }
 
 impl Store {
-    /// Template and step name of these batchable steps, where the attempt is the current one.
-    pub async fn find_analyzers(
+    /// Template and step name of these batchable steps and decisions, where the attempt is the
+    /// current one.
+    pub async fn find_judged(
         &self,
         namespace: &Namespace,
         attempts: &[(StepId, u32)],
@@ -371,7 +402,8 @@ impl Store {
         let rows = sqlx::query!(
             "select s.id, s.name, t.template_id
              from unnest($1::uuid[], $2::int[]) as a(id, attempt)
-             join tasker.steps s on s.id = a.id and s.attempt = a.attempt and s.kind = 'batchable'
+             join tasker.steps s on s.id = a.id and s.attempt = a.attempt
+              and s.kind in ('batchable', 'decision')
              join tasker.tasks t on t.id = s.task_id
              where s.namespace = $3",
             &ids,

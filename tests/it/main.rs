@@ -5,6 +5,7 @@ mod cancel;
 mod cli;
 mod crash;
 mod csv_profile;
+mod decisions;
 mod fan_out;
 mod faulty;
 mod idempotency;

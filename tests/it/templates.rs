@@ -57,15 +57,16 @@ async fn broken_templates() -> anyhow::Result<()> {
 async fn a_message_names_the_unsupported_key() -> anyhow::Result<()> {
     let cluster = Cluster::shared().await?;
     let yaml = "name: a\nnamespace_name: b\nversion: 1.0.0\nlifecycle: {}\nsteps:\n  - name: s\n    \
-                type: decision\n    handler: {callable: x, resolver: y}\n";
+                result_schema: {}\n    handler: {callable: x, resolver: y}\n";
     let answer = cluster.api()?.post_template(yaml.as_bytes()).await?;
     assert_eq!((answer.status, answer.code()), (400, code::NOT_SUPPORTED_YET), "{}", answer.text);
     let rows = found(&answer.body["problems"]);
     let code = code::NOT_SUPPORTED_YET;
-    let expect = [("lifecycle", 4), ("steps[0].type", 7), ("steps[0].handler.resolver", 8)];
+    let expect =
+        [("lifecycle", 4), ("steps[0].result_schema", 7), ("steps[0].handler.resolver", 8)];
     assert_eq!(rows, expect.map(|(field, line)| format!("{code} {field} {line}")));
     let messages = answer.body["problems"].to_string();
-    for name in ["`lifecycle`", "decision", "`resolver`"] {
+    for name in ["`lifecycle`", "`result_schema`", "`resolver`"] {
         assert!(messages.contains(name), "{name} is not in {messages}");
     }
     Ok(())

@@ -8,14 +8,17 @@ use crate::template::{StepTemplate, Template};
 
 /// The edges of a template by the steps' positions.
 ///
-/// A step is *dynamic* if it is a batch worker or a convergence, or behind one. Dynamic steps have no
-/// row when the task is submitted: members come with their batch, a convergence when its parents
-/// have ended, the others with the first convergence in front of them.
+/// A step is *dynamic* if it is a batch worker, a convergence or a branch of a decision, or behind
+/// one. Dynamic steps have no row when the task is submitted: members come with their batch, a
+/// convergence when its parents have ended, the others when everything in front of them exists and
+/// every decision in front of them has named them.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Graph {
     positions: HashMap<StepName, usize>,
     pub(crate) parents: Vec<Vec<usize>>,
     pub(crate) children: Vec<Vec<usize>>,
+    /// All positions, parents before their children.
+    pub(crate) order: Vec<usize>,
     dynamic: Vec<bool>,
     /// Steps whose end a convergence transaction must look at.
     unsettled: Vec<bool>,
@@ -34,23 +37,46 @@ impl Graph {
         for (n, list) in parents.iter().enumerate() {
             list.iter().for_each(|&parent| children[parent].push(n));
         }
-        let dynamic = behind_workers(steps, &children);
+        let dynamic = dynamic_steps(steps, &children);
         let declared_by_join = |n: usize| {
             children[n]
                 .iter()
                 .any(|&c| dynamic[c] && steps[c].kind == StepKind::DeferredConvergence)
         };
         let unsettled = (0..steps.len())
-            .map(|n| steps[n].kind == StepKind::Batchable || declared_by_join(n))
+            .map(|n| {
+                matches!(steps[n].kind, StepKind::Batchable | StepKind::Decision)
+                    || declared_by_join(n)
+            })
             .collect();
-        Self { positions, parents, children, dynamic, unsettled }
+        let order = parents_first(&parents, &children);
+        Self { positions, parents, children, order, dynamic, unsettled }
     }
 }
 
-fn behind_workers(steps: &[StepTemplate], children: &[Vec<usize>]) -> Vec<bool> {
+/// All positions, parents before their children; there is no circle.
+fn parents_first(parents: &[Vec<usize>], children: &[Vec<usize>]) -> Vec<usize> {
+    let mut missing: Vec<usize> = parents.iter().map(Vec::len).collect();
+    let mut order: Vec<usize> = (0..parents.len()).filter(|&n| missing[n] == 0).collect();
+    let mut next = 0;
+    while let Some(&n) = order.get(next) {
+        next += 1;
+        for &child in &children[n] {
+            missing[child] -= 1;
+            if missing[child] == 0 {
+                order.push(child);
+            }
+        }
+    }
+    order
+}
+
+fn dynamic_steps(steps: &[StepTemplate], children: &[Vec<usize>]) -> Vec<bool> {
     let mut dynamic = vec![false; steps.len()];
     let mut open: Vec<usize> =
         (0..steps.len()).filter(|&n| begins_dynamic(steps[n].kind)).collect();
+    let decisions = (0..steps.len()).filter(|&n| steps[n].kind == StepKind::Decision);
+    open.extend(decisions.flat_map(|n| &children[n]));
     while let Some(n) = open.pop() {
         if !dynamic[n] {
             dynamic[n] = true;
@@ -134,17 +160,6 @@ impl Template {
         parents.find(|p| step.kind == StepKind::BatchWorker && p.kind == StepKind::Batchable)
     }
 
-    /// The static steps that dynamic steps other than batch workers depend on, in document order.
-    pub fn dynamic_parents(&self) -> Vec<&StepName> {
-        let comes_later = |&child: &usize| {
-            self.is_dynamic(child) && self.steps[child].kind != StepKind::BatchWorker
-        };
-        (0..self.steps.len())
-            .filter(|&n| !self.is_dynamic(n) && self.graph.children[n].iter().any(comes_later))
-            .map(|n| &self.steps[n].name)
-            .collect()
-    }
-
     /// Whether the step at this position has no row when a task is submitted.
     pub(crate) fn is_dynamic(&self, position: usize) -> bool {
         self.graph.dynamic[position]
@@ -184,6 +199,13 @@ mod tests {
         );
         // A static step that is only behind the analyzer is an ordinary one.
         check(&["s b", "w w s", "j j w", "x - s"], &["s 0 ready unsettled", "x 1 <- s"], 1, 2);
+        // Branches of a decision, and what is behind them, are not there from the start.
+        check(
+            &["a -", "d d a", "x - d", "y b d", "w w y", "z - x", "j j w z"],
+            &["a 0 ready", "d 1 unsettled <- a"],
+            1,
+            5,
+        );
         // A batch behind a batch.
         check(
             &["s b", "w w s", "j j w", "s2 b j", "w2 w s2", "j2 j w2"],
@@ -207,8 +229,6 @@ mod tests {
         for other in ["a", "s", "j", "none"] {
             assert_eq!(name(template.batchable_of(other)), None, "{other}");
         }
-        let parents: Vec<&str> = template.dynamic_parents().iter().map(|n| n.as_str()).collect();
-        assert_eq!(parents, ["a"]);
     }
 
     #[test]

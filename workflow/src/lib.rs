@@ -6,6 +6,7 @@
 pub mod batching;
 mod claim;
 mod convergence;
+mod decision;
 mod dispatch;
 mod graph;
 mod retry;
@@ -15,7 +16,8 @@ mod testing;
 mod transition;
 
 pub use claim::{ClaimDecision, ClaimFacts, decide_claim};
-pub use convergence::{BatchFact, ConvergencePlan, Ending, StepFact, TaskFacts, converge};
+pub use convergence::{BatchFact, Choice, ConvergencePlan, Ending, StepFact, TaskFacts, converge};
+pub use decision::{choose, stored_choice};
 pub use dispatch::{Source, WindowLimits, share_out, window_size};
 pub use graph::{PlannedStep, SubmissionPlan};
 pub use retry::{Backoff, NextAttempt, RetryPolicy, UnknownBackoff, next_attempt};

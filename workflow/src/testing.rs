@@ -1,7 +1,7 @@
 use crate::Template;
 
 /// A template out of lines such as `join deferred_convergence work other`: name, type, parents.
-/// `b`, `w`, `j` and `-` stand for the four types.
+/// `b`, `w`, `j`, `d` and `-` stand for the five types.
 pub(crate) fn template(steps: &[&str]) -> Template {
     let mut source = "name: test\nnamespace_name: tests\nversion: 1.0.0\nsteps:\n".to_owned();
     for step in steps {
@@ -11,6 +11,7 @@ pub(crate) fn template(steps: &[&str]) -> Template {
             Some("b") => "batchable",
             Some("w") => "batch_worker",
             Some("j") => "deferred_convergence",
+            Some("d") => "decision",
             _ => "standard",
         };
         let parents = words.collect::<Vec<_>>().join(", ");

@@ -7,12 +7,12 @@ use serde_json::Value;
 use tasker_messages::json::{Limits, inspect};
 use tasker_messages::{Namespace, Problem, Refusal, StepFailure, StepId, StepKind, code};
 use tasker_store::{FinishedAttempt, StoreError};
-use tasker_workflow::batching;
+use tasker_workflow::{batching, choose};
 
 use super::node::Node;
 
-/// Replaces results that cannot be stored and outcomes of batchable steps that make no sense by
-/// errors of their steps.
+/// Replaces results that cannot be stored and outcomes of batchable steps and decisions that make no
+/// sense by errors of their steps.
 ///
 /// # Errors
 /// If what is needed for judging cannot be read now.
@@ -32,37 +32,46 @@ pub(crate) async fn judge(
             Err(failure) => bound_failure(failure, limits),
         }
     }
-    let analyzers: Vec<(StepId, u32)> = set
+    let judged: Vec<(StepId, u32)> = set
         .iter()
-        .filter(|a| a.kind == StepKind::Batchable && a.ending.is_ok())
+        .filter(|a| is_judged(a.kind) && a.ending.is_ok())
         .map(|a| (a.step_id, a.attempt))
         .collect();
-    if analyzers.is_empty() {
+    if judged.is_empty() {
         return Ok(());
     }
-    judge_batchables(node, namespace, set, &analyzers).await.map_err(|error| {
-        tracing::error!(%error, "outcomes of batchable steps could not be judged");
+    judge_structure(node, namespace, set, &judged).await.map_err(|error| {
+        tracing::error!(%error, "outcomes of batchable steps and decisions could not be judged");
         Refusal::retry(code::UNAVAILABLE, "the database did not answer; report again")
     })
 }
 
-async fn judge_batchables(
+/// Whether an outcome of such a step decides about other steps.
+fn is_judged(kind: StepKind) -> bool {
+    matches!(kind, StepKind::Batchable | StepKind::Decision)
+}
+
+async fn judge_structure(
     node: &Node,
     namespace: &Namespace,
     set: &mut [FinishedAttempt],
-    analyzers: &[(StepId, u32)],
+    judged: &[(StepId, u32)],
 ) -> Result<(), StoreError> {
-    let steps: HashMap<_, _> = node.store.find_analyzers(namespace, analyzers).await?;
+    let steps: HashMap<_, _> = node.store.find_judged(namespace, judged).await?;
     let appended: HashMap<StepId, u32> =
-        node.store.count_appended(analyzers).await?.into_iter().collect();
+        node.store.count_appended(judged).await?.into_iter().collect();
     let most = node.settings.batches.max_members;
-    for attempt in set.iter_mut().filter(|a| a.kind == StepKind::Batchable) {
+    for attempt in set.iter_mut().filter(|a| is_judged(a.kind)) {
         let Some((template, name)) = steps.get(&attempt.step_id) else { continue };
         let (Ok(result), Some((_, step))) = (&attempt.ending, template.step(name)) else {
             continue;
         };
         let pages = appended.get(&attempt.step_id).copied();
-        if let Err(failure) = batching::plan(template, step, result, pages, most) {
+        let verdict = match step.kind {
+            StepKind::Decision => choose(template, step, result).map(drop),
+            _ => batching::plan(template, step, result, pages, most).map(drop),
+        };
+        if let Err(failure) = verdict {
             attempt.ending = Err(failure);
         }
     }

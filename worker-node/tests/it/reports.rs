@@ -139,7 +139,7 @@ async fn nothing_is_lost_over_restarts_of_the_server() {
     for (n, items) in items.chunks(2_000).enumerate() {
         fake.publish(items).await;
         fake.until("some outcomes", |seen| count_by_step(seen).len() > n * 2_000 + 300).await;
-        fake.server.end("KILL");
+        fake.server.end("TERM");
         fake.server.run();
         fake.bus.wait_connected(Duration::from_secs(20)).await.expect("reconnected");
     }

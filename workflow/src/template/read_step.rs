@@ -65,11 +65,7 @@ fn kind(section: &mut Section<'_>) -> Option<StepKind> {
     let Some(field) = section.take_either("type", "step_type") else {
         return Some(StepKind::Standard);
     };
-    let kind = one_of(section, &field, StepKind::ALL.iter().map(|kind| kind.as_str()))?;
-    if kind == StepKind::Decision {
-        section.not_yet(&field, "the step type `decision`");
-    }
-    Some(kind)
+    one_of(section, &field, StepKind::ALL.iter().map(|kind| kind.as_str()))
 }
 
 /// A value out of a closed set of names.

@@ -26,6 +26,7 @@ pub(super) fn check(mut drafts: Vec<Draft>, problems: &Problems) -> Vec<Draft> {
     let complete = |d: &Draft| d.kind.is_some() && d.name.is_some() && !d.gaps;
     if check.sound && drafts.iter().all(complete) {
         check.workers(&drafts, &parents);
+        check.decisions(&drafts, &parents);
         let batches = check.batchables(&drafts, &parents);
         check.member_names(&drafts);
         if check.sound {
@@ -153,6 +154,24 @@ impl Check<'_> {
                     );
                     self.report(code::BATCH_STRUCTURE, &dependency.path, dependency.line, message);
                 }
+            }
+        }
+    }
+
+    /// A decision creates steps that depend on it. Workers come with their batch and convergences
+    /// when all that they declare has ended, so neither is a branch.
+    fn decisions(&mut self, drafts: &[Draft], parents: &[Vec<usize>]) {
+        let mut branches = vec![false; drafts.len()];
+        for (n, draft) in drafts.iter().enumerate() {
+            if !matches!(draft.kind, Some(StepKind::BatchWorker | StepKind::DeferredConvergence)) {
+                parents[n].iter().for_each(|&parent| branches[parent] = true);
+            }
+        }
+        for (draft, has_branches) in drafts.iter().zip(branches) {
+            if draft.kind == Some(StepKind::Decision) && !has_branches {
+                let message = "no step that a decision can create (standard, decision, batchable) \
+                               depends on it; add one, or make it a standard step";
+                self.report(code::DECISION_STRUCTURE, &draft.path, draft.line, message);
             }
         }
     }
