@@ -75,7 +75,7 @@ fn read(result: &str) -> Result<Option<Vec<String>>, Problem> {
         None => return Err(invalid("type", &format!("is missing; {SHAPE}"))),
     };
     let Some(key) = keys.keys().next() else { return Ok(names) };
-    let near = nearest(key, ["type", "step_names", "reason"].into_iter())
+    let near = nearest(key, ["type", "step_names", "reason"])
         .map_or(String::new(), |known| format!("; did you mean `{known}`?"));
     Err(invalid("", &format!("unknown key {:?}{near}", short(key))))
 }
