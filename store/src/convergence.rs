@@ -234,10 +234,13 @@ impl Writes {
             state.steps.iter().map(|s| (s.name.as_str(), s.id)).collect();
         let plan = converge(template, &facts);
         self.deltas.never(task, plan.never.len());
+        // A parent may stand behind its child in the document, so ids come before edges.
+        for planned in &plan.create {
+            ids.insert(template.steps[planned.step].name.as_str(), Uuid::now_v7());
+        }
         for planned in plan.create {
             let step = &template.steps[planned.step];
-            let id = Uuid::now_v7();
-            ids.insert(step.name.as_str(), id);
+            let Some(&id) = ids.get(step.name.as_str()) else { continue };
             self.new.insert(id, (task, planned.ready));
             let parents = planned.parents.iter().filter_map(|p| ids.get(p.as_str()));
             self.edges.extend(parents.map(|&p| (StepId::from_uuid(p), StepId::from_uuid(id))));

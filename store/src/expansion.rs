@@ -228,15 +228,20 @@ impl Store {
 
     /// Writes a chunk of an expanding batch that begins at `from`, in a transaction that is left
     /// open: [`Chunk::commit`] ends it. Chunks may be written at the same time and must be
-    /// committed in order. `None` if the batch is no longer expanding or stands beyond `from`.
+    /// committed in order. `None` if the batch is no longer expanding or stands beyond `from`, or if
+    /// another expansion is at it: only the first of the chunks, which is to `lead`, finds out.
     pub async fn write_chunk(
         &self,
         batch: &NewBatch,
         id: BatchId,
         from: u32,
         source: &MemberSource,
+        lead: bool,
     ) -> Result<Option<Chunk>, StoreError> {
         let mut tx = self.hot.begin().await?;
+        if lead && !lock_expanding(&mut tx, id).await? {
+            return Ok(None);
+        }
         let stands = sqlx::query_scalar!(
             "select expanded_upto from tasker.batches
              where id = $1 and namespace = $2 and state = 'expanding'",
@@ -312,6 +317,17 @@ impl Store {
         .await?;
         Ok(ids.into_iter().map(StepId::from_uuid).collect())
     }
+}
+
+/// Locks a batch that is being expanded; `false` if another transaction has it.
+async fn lock_expanding(tx: &mut Tx, id: BatchId) -> Result<bool, StoreError> {
+    let locked = sqlx::query_scalar!(
+        "select id from tasker.batches where id = $1 for no key update skip locked",
+        id.as_uuid(),
+    )
+    .fetch_optional(&mut **tx)
+    .await?;
+    Ok(locked.is_some())
 }
 
 /// Locks steps and returns those that are unsettled, ended well and belong to a live task.

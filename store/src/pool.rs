@@ -26,6 +26,10 @@ pub struct Store {
     pub(crate) tasks: Arc<TaskCache>,
 }
 
+/// Two expansions write two chunks each at the same time; with fewer connections they would wait for
+/// each other's.
+const MIN_HOT: u32 = 4;
+
 /// Connections idle for longer are tested before they are used.
 const MAX_UNTESTED: Duration = Duration::from_millis(500);
 
@@ -38,7 +42,11 @@ impl Store {
     /// # Errors
     /// If the URL is invalid or the server cannot be reached within 30 s.
     pub async fn connect(settings: &Database) -> Result<Self, StoreError> {
-        let hot = pool(settings, settings.hot_connections, "tasker hot").await?;
+        let hot = settings.hot_connections.max(MIN_HOT);
+        if hot > settings.hot_connections {
+            tracing::warn!(hot, "database.hot_connections is too small; using more");
+        }
+        let hot = pool(settings, hot, "tasker hot").await?;
         let api = pool(settings, settings.api_connections, "tasker api").await?;
         Ok(Self { hot, api, templates: Arc::default(), tasks: Arc::default() })
     }

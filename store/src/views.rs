@@ -218,7 +218,8 @@ impl Store {
                 worker_template: row.worker_template,
                 state: parse("batch state", &row.state)?,
                 expected: row.expected as u32,
-                published: row.published_upto as u32,
+                // A small batch may have ended before its publication is recorded.
+                published: row.published_upto.max(row.succeeded + row.failed) as u32,
                 succeeded: row.succeeded as u32,
                 failed: row.failed as u32,
                 remaining: row.remaining as u32,

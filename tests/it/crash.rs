@@ -75,14 +75,15 @@ async fn a_worker_is_killed() -> anyhow::Result<()> {
     let killed_at = Instant::now();
     has_work_left(&api, &id).await?;
     check_slow_batch(&cluster, &id, N, killed_at).await?;
-    // It did hold steps, which ran again under a higher attempt; nobody else's did.
+    // It did hold steps, which ran again under a higher attempt; nobody else's did. Besides those in
+    // its 32 slots they may be steps whose outcomes were on their way.
     let query = format!(
         "select count(*) filter (where attempt > 1) as again, max(attempt) as attempts
          from tasker.steps where task_id = '{id}'"
     );
     let row = database.row(&query).await?;
     let again = number(&row, "again")?;
-    assert!((1..=32).contains(&again), "{row}");
+    assert!((1..=64).contains(&again), "{row}");
     Ok(())
 }
 

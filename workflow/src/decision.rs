@@ -202,11 +202,11 @@ impl<'a> Branches<'a> {
     fn existing(&self, chosen: &[usize]) -> Vec<bool> {
         let mut exists = vec![false; self.template.steps.len()];
         for &n in self.template.graph.order.iter().filter(|&&n| self.behind[n]) {
-            let parents = self.template.graph.parents[n].iter().filter(|&&p| self.behind[p]);
-            let mut there = parents.map(|&p| exists[p]);
+            let mut parents = self.template.graph.parents[n].iter().copied();
+            let there = |parent: usize| !self.behind[parent] || exists[parent];
             exists[n] = match self.template.steps[n].kind {
-                StepKind::DeferredConvergence => self.direct[n] || there.any(|there| there),
-                _ => (!self.direct[n] || chosen.contains(&n)) && there.all(|there| there),
+                StepKind::DeferredConvergence => parents.any(there),
+                _ => (!self.direct[n] || chosen.contains(&n)) && parents.all(there),
             };
         }
         exists
@@ -267,6 +267,14 @@ mod tests {
         ] {
             assert_eq!(judge(&create(names)).expect(names), expect, "{names}");
         }
+    }
+
+    #[test]
+    fn a_join_of_something_outside_comes_anyway() {
+        let template = template(&["a -", "d d", "x - d", "j j x a", "z - j d"]);
+        let (_, decision) = template.step("d").expect("there");
+        let chosen = choose(&template, decision, &create(r#"["z"]"#)).expect("valid");
+        assert_eq!(chosen.iter().map(|name| name.as_str()).collect::<Vec<_>>(), ["z"]);
     }
 
     #[test]

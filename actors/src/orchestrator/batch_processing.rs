@@ -304,7 +304,7 @@ async fn write_chunks(
             worker_template: batch.worker_template.clone(),
             limit: size,
         };
-        let Some(chunk) = node.store.write_chunk(batch, id, at, &source).await? else {
+        let Some(chunk) = node.store.write_chunk(batch, id, at, &source, true).await? else {
             return Ok(None);
         };
         return chunk.commit().await;
@@ -313,13 +313,14 @@ async fn write_chunks(
     let upto = batch.expected.min(middle.saturating_add(size));
     let given = |from, upto| MemberSource::Given(members(&batch.worker_template, plan, from, upto));
     let (first, second) = (given(at, middle), given(middle, upto));
-    let first = node.store.write_chunk(batch, id, at, &first);
+    let first = node.store.write_chunk(batch, id, at, &first, true);
     if middle == upto {
         let Some(chunk) = first.await? else { return Ok(None) };
         return chunk.commit().await;
     }
     // Both run to their end: a dropped one would leave its transaction open.
-    let (first, second) = tokio::join!(first, node.store.write_chunk(batch, id, middle, &second));
+    let (first, second) =
+        tokio::join!(first, node.store.write_chunk(batch, id, middle, &second, false));
     let (Some(first), Some(second)) = (first?, second?) else { return Ok(None) };
     if first.commit().await?.is_none() {
         return Ok(None);

@@ -126,7 +126,11 @@ async fn a_large_batch_is_expanded_in_chunks_and_continued(pool: PgPool) {
     let given = |from, upto| MemberSource::Given(chunk(from, upto));
     let write = async |from: u32, upto| {
         let source = given(from as usize, upto);
-        world.store.write_chunk(&batch, begun.id, from, &source).await.expect("written")
+        world
+            .store
+            .write_chunk(&batch, begun.id, from, &source, from % 2 == 1)
+            .await
+            .expect("written")
     };
     let chunk = write(0, 3).await.expect("expanding");
     assert_eq!(chunk.commit().await.expect("committed"), Some(3));

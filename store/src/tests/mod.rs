@@ -1,5 +1,6 @@
 //! Statements against a real Postgres; each test has a database of its own.
 
+mod decisions;
 mod flow;
 mod guards;
 mod races;
@@ -57,10 +58,14 @@ struct World {
 
 impl World {
     async fn new(pool: PgPool) -> Self {
+        Self::of(pool, TEMPLATE).await
+    }
+
+    async fn of(pool: PgPool, source: &str) -> Self {
         let store = Store::from_pool(pool.clone());
-        let template = Template::parse(TEMPLATE.as_bytes()).expect("a valid template");
+        let template = Template::parse(source.as_bytes()).expect("a valid template");
         let template_id = TemplateId::from_uuid(Uuid::now_v7());
-        let registered = store.register_template(template_id, &template, TEMPLATE).await;
+        let registered = store.register_template(template_id, &template, source).await;
         assert!(registered.expect("stored").created);
         let worker = WorkerId::from_uuid(Uuid::now_v7());
         Self { pool, store, template_id, template: Arc::new(template), worker }

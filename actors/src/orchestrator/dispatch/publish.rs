@@ -28,11 +28,12 @@ pub(crate) async fn complete(node: &Node, steps: Vec<ReadyStep>, swept: bool) ->
         Err(error) => return unread(&error),
     };
     let limit = node.settings.dispatch.inline_shared_bytes;
+    // A step without a shared part is of a template that this build cannot read: another node's work.
     let prepare = |step: ReadyStep| {
-        let shared = shared.get(&step.shared_key()).and_then(|s| inline(s, limit));
-        Prepared { step, shared, swept }
+        let shared = inline(shared.get(&step.shared_key())?, limit);
+        Some(Prepared { step, shared, swept })
     };
-    steps.into_iter().map(prepare).collect()
+    steps.into_iter().filter_map(prepare).collect()
 }
 
 fn unread(error: &StoreError) -> Vec<Prepared> {
@@ -93,6 +94,7 @@ async fn publish_all(
     published.dropped = work.spans.iter().map(|s| s.batch.id).collect();
     published.failed = work.steps.iter().map(|p| p.step.id).collect();
     load_member_shared(node, key, &mut work.spans).await?;
+    work.spans.retain(|span| !matches!(span.shared, MemberShared::Unknown));
     let spans: Vec<_> = work.spans.iter().map(|s| (s.batch.id, s.from, s.upto)).collect();
     let members =
         if spans.is_empty() { Vec::new() } else { node.store.load_members(&spans).await? };
@@ -179,9 +181,8 @@ async fn load_member_shared(
     let limit = node.settings.dispatch.inline_member_shared_bytes;
     for span in spans.iter_mut().filter(|s| matches!(s.shared, MemberShared::Unknown)) {
         let found = shared.get(&(span.batch.task_id, span.batch.worker_template.clone()));
-        span.shared = found
-            .and_then(|s| inline(s, limit))
-            .map_or(MemberShared::TooLarge, MemberShared::Inline);
+        let Some(found) = found else { continue };
+        span.shared = inline(found, limit).map_or(MemberShared::TooLarge, MemberShared::Inline);
     }
     Ok(())
 }
