@@ -111,6 +111,8 @@ codes! {
     DECISION_STEP_INVALID;
     /// Every member of a batch failed, so that nothing was left to aggregate.
     BATCH_ALL_FAILED;
+    /// More members of a batch failed than it tolerates, so that it was stopped.
+    BATCH_STOPPED;
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Queue, StepId, TaskId, WorkerId};
+use crate::{BatchId, Queue, StepId, TaskId, WorkerId};
 
 /// A sign of life of one worker for one namespace, on `tasker.beat.<namespace>`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -49,4 +49,6 @@ pub struct RunningStep {
 pub enum Hint {
     /// The task was cancelled: what runs of it may stop, what arrives of it need not start.
     TaskCancelled(TaskId),
+    /// The batch was stopped, because too many of its members failed: the same for its members.
+    BatchStopped(BatchId),
 }

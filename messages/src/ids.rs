@@ -86,12 +86,23 @@ impl BatchId {
         let base = self.0.as_u128() & !ORDINAL_MASK;
         StepId(Uuid::from_u128(base | ordinal as u128))
     }
+
+    /// What the ids of its members have in common, see [`StepId::family`].
+    pub const fn family(self) -> u128 {
+        self.0.as_u128() >> ORDINAL_MASK.count_ones()
+    }
 }
 
 impl StepId {
     /// The ordinal inside a member's id; meaningless for a step that is not a member of a batch.
     pub const fn ordinal(self) -> u32 {
         (self.0.as_u128() & ORDINAL_MASK) as u32
+    }
+
+    /// The id without its ordinal: the same for all members of a batch, and another one for each
+    /// step that is no member.
+    pub const fn family(self) -> u128 {
+        self.0.as_u128() >> ORDINAL_MASK.count_ones()
     }
 }
 
@@ -112,6 +123,7 @@ mod tests {
         let ids: Vec<_> = [0, 1, 255, 256, u32::MAX].map(|n| batch.member(n)).to_vec();
         assert!(ids.is_sorted_by(|a, b| a < b));
         assert_eq!(ids[3].ordinal(), 256);
+        assert!(ids.iter().all(|id| id.family() == batch.family()));
         assert_eq!(ids[0].as_uuid().get_version_num(), 7);
         assert_eq!(
             ids[0],

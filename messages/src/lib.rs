@@ -36,7 +36,7 @@ pub use heartbeat::{Heartbeat, Hint, QueueLoad, RunningStep};
 pub use ids::{BatchId, NodeId, StepId, TaskId, TemplateId, WorkerId};
 pub use name::{InvalidName, Namespace, Queue, StepName};
 pub use outcome_report::{
-    AttemptFinished, AttemptOutcome, OutcomeReport, OutcomeVerdicts, StepFailure, Verdict,
+    AttemptFinished, AttemptOutcome, NextStep, OutcomeReport, OutcomeVerdicts, StepFailure, Verdict,
 };
 pub use page::{
     AppendCursors, CursorsAppended, GetMembers, GetResult, GetShared, MemberResult, MembersPage,

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::{StepId, StepKind, WorkerId};
+use crate::{StepId, StepKind, WorkItem, WorkerId};
 
 /// Finished attempts of one worker in one namespace. Answered after COMMIT.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -13,6 +13,9 @@ pub struct OutcomeReport {
     pub worker: WorkerId,
     /// At most the limit that the worker's configuration names.
     pub outcomes: Vec<AttemptFinished>,
+    /// How many steps the worker would run at once if the answer brought them.
+    #[serde(default)]
+    pub takes: u32,
 }
 
 /// One finished attempt.
@@ -76,6 +79,19 @@ pub struct StepFailure {
 pub struct OutcomeVerdicts {
     /// One per reported outcome.
     pub verdicts: Vec<Verdict>,
+    /// Steps that the outcomes made ready and that this worker is to run, at most as many as it
+    /// `takes`. They are leased to it and on no stream.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub next: Vec<NextStep>,
+}
+
+/// A step that is handed to the worker that ended the last of its parents.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NextStep {
+    /// Which of the reported outcomes it follows: its queue is the same.
+    pub after: u32,
+    /// What to run.
+    pub item: WorkItem,
 }
 
 /// What became of one reported outcome.

@@ -62,12 +62,15 @@ impl Store {
         Ok(Cancelled::Now { namespace })
     }
 
-    /// Gives `cancelled` outcomes to members of cancelled batches that have none, at most so many;
+    /// Gives `cancelled` outcomes to members of cancelled and stopped batches that have none, at most
+    /// so many;
     /// removes the members of expansions that were cancelled. Returns whether anything was changed,
     /// so that more may be left.
     pub async fn cancel_members(&self, limit: u32) -> Result<bool, StoreError> {
         let batches = sqlx::query_scalar!(
-            "select id from tasker.batches where not settled and state = 'cancelled'
+            "select id from tasker.batches
+             where not settled
+               and (state = 'cancelled' or state = 'failed' and remaining > 0)
              order by id limit 16"
         )
         .fetch_all(&self.hot)
@@ -102,12 +105,12 @@ impl Store {
                     .len()
             };
             // A sealed batch is done with when every member has an outcome, one that is not when it
-            // has no member left.
+            // has no member left. A batch that was stopped is settled by converging: its task lives.
             let counted = if sealed { changed as i32 } else { 0 };
             sqlx::query!(
                 "update tasker.batches
                  set remaining = remaining - $2,
-                     settled = case when $3 then remaining = $2 else $4 end
+                     settled = state = 'cancelled' and case when $3 then remaining = $2 else $4 end
                  where id = $1 and not settled",
                 batch.as_uuid(),
                 counted,

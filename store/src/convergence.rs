@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use tasker_messages::{BatchState, StepId, StepKind, TaskId, TemplateId};
-use tasker_workflow::batching::all_failed;
+use tasker_workflow::batching::{self, all_failed};
 use tasker_workflow::{
     BatchFact, Choice, Ending, StepFact, TaskFacts, Template, converge, stored_choice,
 };
@@ -55,6 +55,7 @@ struct BatchRow {
     state: BatchState,
     settled: bool,
     fact: BatchFact,
+    max_failed: u32,
 }
 
 impl StepRow {
@@ -76,7 +77,9 @@ impl StepRow {
 
 impl BatchRow {
     fn is_done(&self) -> bool {
-        self.state == BatchState::Sealed && self.fact.remaining == 0 && !self.settled
+        matches!(self.state, BatchState::Sealed | BatchState::Failed)
+            && self.fact.remaining == 0
+            && !self.settled
     }
 }
 
@@ -178,7 +181,9 @@ async fn read_states(tx: &mut Tx, tasks: &[Uuid]) -> Result<BTreeMap<Uuid, TaskS
                 remaining: row.remaining as u32,
                 succeeded: row.succeeded as u32,
                 failed: row.failed as u32,
+                stopped: row.failed > row.max_failed,
             },
+            max_failed: row.max_failed as u32,
         });
     }
     Ok(states)
@@ -204,11 +209,19 @@ impl Writes {
             }
         }
         for batch in state.batches.iter().filter(|b| b.is_done()) {
-            let failed = batch.fact.succeeded == 0;
-            let end = if failed { BatchState::Failed } else { BatchState::Converged };
-            if failed {
-                self.deltas.explain(task, all_failed(&batch.worker_template, batch.fact.failed));
-            }
+            let BatchFact { succeeded, failed, stopped, .. } = batch.fact;
+            let end = match (stopped, succeeded) {
+                (true, _) => {
+                    let why = batching::stopped(&batch.worker_template, failed, batch.max_failed);
+                    self.deltas.explain(task, why);
+                    BatchState::Failed
+                }
+                (false, 0) => {
+                    self.deltas.explain(task, all_failed(&batch.worker_template, failed));
+                    BatchState::Failed
+                }
+                (false, _) => BatchState::Converged,
+            };
             self.settle_batches.insert(batch.id, (task, end));
         }
         self.plan_rows(task, state, template);
@@ -252,6 +265,8 @@ impl Writes {
                 kind: step.kind.as_str(),
                 ready: planned.ready,
                 pending_parents: planned.pending_parents,
+                // Edges are inserted later.
+                children: 0,
                 unsettled: planned.unsettled,
                 queue: step.handler.queue.as_str(),
             });
@@ -307,7 +322,7 @@ async fn settle_batches(
         "update tasker.batches b
          set state = d.state::tasker.batch_state, settled = true, converged_at = clock_timestamp()
          from unnest($1::uuid[], $2::text[]) as d(id, state)
-         where b.id = d.id and b.state = 'sealed' and b.remaining = 0 and not b.settled
+         where b.id = d.id and b.state in ('sealed', 'failed') and b.remaining = 0 and not b.settled
          returning b.id",
         &batches.keys().copied().collect::<Vec<_>>(),
         &batches.values().map(|(_, state)| state.to_string()).collect::<Vec<_>>(),

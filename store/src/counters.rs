@@ -41,16 +41,6 @@ impl TaskDeltas {
         delta.failed += i32::from(!succeeded);
     }
 
-    /// A step failed whose place in the count of active ones is given up later.
-    pub(crate) fn failed(&mut self, task: Uuid) {
-        self.0.entry(task).or_default().failed += 1;
-    }
-
-    /// A step of the task has ended, which changes no count yet.
-    pub(crate) fn touched(&mut self, task: Uuid) {
-        self.0.entry(task).or_default();
-    }
-
     /// A step that ended earlier gives up its place in the count of active ones.
     pub(crate) fn settled(&mut self, task: Uuid) {
         self.0.entry(task).or_default().active -= 1;

@@ -121,11 +121,14 @@ impl Store {
         Ok(ids.into_iter().map(StepId::from_uuid).collect())
     }
 
-    /// Records that these dispatches are on the bus.
+    /// Records that these dispatches are on the bus. Forgotten, they are published once more, to be
+    /// claimed.
     pub async fn mark_sent(&self, sent: &[(StepId, u32)]) -> Result<(), StoreError> {
         let (ids, seqs): (Vec<Uuid>, Vec<i32>) =
             sent.iter().map(|(id, seq)| (id.as_uuid(), *seq as i32)).unzip();
-        sqlx::query_file!("queries/dispatch/mark_sent.sql", &ids, &seqs).execute(&self.hot).await?;
+        sqlx::query_file!("queries/dispatch/mark_sent.sql", &ids, &seqs)
+            .execute(&self.lazy)
+            .await?;
         Ok(())
     }
 

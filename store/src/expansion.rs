@@ -67,6 +67,10 @@ pub struct NewBatch {
     pub is_no_op: bool,
     /// How many members there will be.
     pub expected: u32,
+    /// How many of them may fail.
+    pub max_failed: u32,
+    /// Whether each failed member opens a dead letter.
+    pub isolates: bool,
     /// The members, if they are written at once; empty for a batch that is expanded in chunks.
     pub members: Vec<NewMember>,
 }
@@ -376,6 +380,8 @@ async fn insert_batches(
         &column(batches, |b| i16::from(b.priority)),
         &column(batches, |b| b.is_no_op),
         &column(batches, |b| b.expected as i32),
+        &column(batches, |b| b.max_failed as i32),
+        &column(batches, |b| b.isolates),
         sealed,
     )
     .fetch_all(&mut **tx)

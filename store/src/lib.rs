@@ -5,6 +5,7 @@
 //! step. Locks are taken in one order everywhere: steps by id, outcomes, child steps by id, batches by
 //! id, tasks by id.
 
+mod apply;
 mod cancel;
 mod claims;
 mod convergence;
@@ -21,6 +22,7 @@ mod outcomes;
 mod pool;
 mod reconcile;
 mod release;
+mod retries;
 mod shared;
 mod submit;
 mod templates;
@@ -39,6 +41,7 @@ pub use floor::Floor;
 pub use outcomes::{Applied, FinishedAttempt, UnsettledStep};
 pub use pool::{Store, migrate};
 pub use reconcile::{Dispatched, EpochState, Lost};
+pub use shared::KnownResults;
 pub use submit::{NewTask, SubmitVerdict};
 pub use templates::{StoredTemplate, TemplateVersion};
 

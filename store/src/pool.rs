@@ -20,6 +20,9 @@ use crate::templates::TemplateCache;
 pub struct Store {
     /// Transactions that carry steps.
     pub(crate) hot: PgPool,
+    /// Records that a crash of the database may forget, since a sweep makes up for them: nobody waits
+    /// until they are on disk.
+    pub(crate) lazy: PgPool,
     /// Reads and the API.
     pub(crate) api: PgPool,
     pub(crate) templates: Arc<TemplateCache>,
@@ -29,6 +32,9 @@ pub struct Store {
 /// Two expansions write two chunks each at the same time; with fewer connections they would wait for
 /// each other's.
 const MIN_HOT: u32 = 4;
+
+/// Connections of what nobody waits for.
+const LAZY: u32 = 1;
 
 /// Connections idle for longer are tested before they are used.
 const MAX_UNTESTED: Duration = Duration::from_millis(500);
@@ -46,14 +52,22 @@ impl Store {
         if hot > settings.hot_connections {
             tracing::warn!(hot, "database.hot_connections is too small; using more");
         }
-        let hot = pool(settings, hot, "tasker hot").await?;
-        let api = pool(settings, settings.api_connections, "tasker api").await?;
-        Ok(Self { hot, api, templates: Arc::default(), tasks: Arc::default() })
+        let hot = pool(settings, hot, "tasker hot", &[]).await?;
+        let lazy = [("synchronous_commit", "off".to_owned())];
+        let lazy = pool(settings, LAZY, "tasker lazy", &lazy).await?;
+        let api = pool(settings, settings.api_connections, "tasker api", &[]).await?;
+        Ok(Self { hot, lazy, api, templates: Arc::default(), tasks: Arc::default() })
     }
 
     /// Wraps a pool that exists, for tests of single statements.
     pub fn from_pool(pool: PgPool) -> Self {
-        Self { hot: pool.clone(), api: pool, templates: Arc::default(), tasks: Arc::default() }
+        Self {
+            hot: pool.clone(),
+            lazy: pool.clone(),
+            api: pool,
+            templates: Arc::default(),
+            tasks: Arc::default(),
+        }
     }
 
     /// Whether the database answers.
@@ -65,11 +79,17 @@ impl Store {
     /// Closes all connections once they are idle.
     pub async fn close(&self) {
         self.hot.close().await;
+        self.lazy.close().await;
         self.api.close().await;
     }
 }
 
-async fn pool(settings: &Database, size: u32, name: &str) -> Result<PgPool, StoreError> {
+async fn pool(
+    settings: &Database,
+    size: u32,
+    name: &str,
+    more: &[(&str, String)],
+) -> Result<PgPool, StoreError> {
     let options: PgConnectOptions = settings.url.parse()?;
     let limit = |ms: u64| format!("{ms}ms");
     let options = options.application_name(name).statement_cache_capacity(256).options([
@@ -84,11 +104,15 @@ async fn pool(settings: &Database, size: u32, name: &str) -> Result<PgPool, Stor
         // was empty a minute ago, would read all of it instead, with parallel workers.
         ("enable_seqscan", "off".to_owned()),
         // The same for joins: rows are looked up by key (nearly always in memory), where the
-        // planner would merge whole indexes.
+        // planner would merge or hash whole indexes. It follows that no statement may join two sets
+        // that exist only in it: there is no key, and each row would meet each. Sets are joined to
+        // tables, and what is needed of a set comes along.
         ("enable_mergejoin", "off".to_owned()),
+        ("enable_hashjoin", "off".to_owned()),
         ("random_page_cost", "1.0".to_owned()),
         ("max_parallel_workers_per_gather", "0".to_owned()),
     ]);
+    let options = options.options(more.iter().cloned());
     let pool = PgPoolOptions::new()
         .max_connections(size)
         .min_connections(1)

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::Value;
 use tasker_messages::{
     BatchId, BatchMetadata, BatchSummary, DependencyResult, GetResult, Namespace, SharedStep,
-    StepKind, StoredResult, TaskId, TemplateId,
+    StepKind, StoredResult, TaskId, TaskRequest, TemplateId,
 };
 use tasker_workflow::{StepTemplate, Template};
 use uuid::Uuid;
@@ -18,7 +18,10 @@ use crate::{Store, StoreError};
 pub(crate) type SharedKey = (TaskId, String);
 
 /// A dependency result above this size is read on demand.
-const MAX_DEPENDENCY_BYTES: i32 = 262_144;
+pub(crate) const MAX_DEPENDENCY_BYTES: usize = 262_144;
+
+/// Results that are known without being read, by task and step.
+pub type KnownResults = HashMap<(TaskId, String), Box<str>>;
 
 /// What never changes of a task.
 #[derive(Debug)]
@@ -33,11 +36,17 @@ pub(crate) struct TaskCache(Mutex<HashMap<(TaskId, Namespace), Arc<TaskRow>>>);
 
 /// Most tasks in memory, and the largest context that is kept; beyond that the cache begins anew.
 const MAX_CACHED: usize = 1_024;
-const MAX_CACHED_CONTEXT: usize = 16_384;
+pub(crate) const MAX_CACHED_CONTEXT: usize = 16_384;
 
 impl TaskCache {
     fn get(&self, key: &(TaskId, Namespace)) -> Option<Arc<TaskRow>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    /// Remembers a task that was just stored: its first steps are about to be dispatched.
+    pub(crate) fn note(&self, id: TaskId, request: &TaskRequest, template: &Arc<Template>) {
+        let row = TaskRow { context: request.context.clone(), template: Arc::clone(template) };
+        self.put((id, request.namespace.clone()), Arc::new(row));
     }
 
     fn put(&self, key: (TaskId, Namespace), row: Arc<TaskRow>) {
@@ -59,11 +68,12 @@ struct Dependency {
 
 impl Store {
     /// Reads the shared parts of several template steps, set-based. Keys of unknown tasks or steps
-    /// are left out.
+    /// are left out. Results of dependencies that the caller knows are not read again.
     pub async fn load_shared(
         &self,
         namespace: &Namespace,
         keys: &[SharedKey],
+        known: &KnownResults,
     ) -> Result<HashMap<SharedKey, SharedStep>, StoreError> {
         let tasks = self.load_task_rows(namespace, keys).await?;
         let mut wanted = Vec::new();
@@ -83,7 +93,7 @@ impl Store {
             // An aggregator also sees what the analyzers said.
             wanted.extend(analyzers(&row.template, step).map(|name| (task.as_uuid(), name)));
         }
-        let dependencies = self.load_dependencies(wanted).await?;
+        let dependencies = self.load_dependencies(wanted, known).await?;
         let batches = self.load_batches_of(&joined).await?;
         let mut shared = HashMap::with_capacity(keys.len());
         for key in keys {
@@ -151,9 +161,22 @@ impl Store {
 
     async fn load_dependencies(
         &self,
-        wanted: Vec<(Uuid, String)>,
+        mut wanted: Vec<(Uuid, String)>,
+        known: &KnownResults,
     ) -> Result<HashMap<TaskId, Vec<Dependency>>, StoreError> {
         let mut found: HashMap<TaskId, Vec<Dependency>> = HashMap::new();
+        wanted.retain(|(task, name)| {
+            let key = (TaskId::from_uuid(*task), name.clone());
+            let Some(result) = known.get(&key) else { return true };
+            found.entry(key.0).or_default().push(Dependency {
+                name: key.1,
+                state: "complete".to_owned(),
+                bytes: result.len() as i32,
+                result: Some(result.to_string()),
+                error: None,
+            });
+            false
+        });
         if wanted.is_empty() {
             return Ok(found);
         }
@@ -162,7 +185,7 @@ impl Store {
             "queries/dispatch/dependencies.sql",
             &tasks,
             &names,
-            MAX_DEPENDENCY_BYTES
+            MAX_DEPENDENCY_BYTES as i32
         )
         .fetch_all(&self.hot)
         .await?;

@@ -6,7 +6,8 @@ use tasker_messages::{StepId, TaskId, TaskRequest, TemplateId};
 use tasker_workflow::{SubmissionPlan, Template};
 use uuid::Uuid;
 
-use crate::pool::{Tx, commit, retry_conflicts};
+use crate::pool::{Tx, retry_conflicts};
+use crate::shared::MAX_CACHED_CONTEXT;
 use crate::{ReadyStep, Store, StoreError};
 
 /// A task that is to be stored.
@@ -64,19 +65,11 @@ pub enum SubmitVerdict {
 }
 
 impl Store {
-    /// Stores a set of tasks: all of it or, on error, nothing. One verdict per task, in order.
+    /// Stores a set of tasks: all of it or, on error, nothing, as far as anybody knows. One verdict per
+    /// task, in order.
     pub async fn insert_tasks(&self, tasks: &[NewTask]) -> Result<Vec<SubmitVerdict>, StoreError> {
-        retry_conflicts(|| self.insert_tasks_once(tasks)).await
-    }
-
-    async fn insert_tasks_once(&self, tasks: &[NewTask]) -> Result<Vec<SubmitVerdict>, StoreError> {
-        let mut tx = self.hot.begin().await?;
-        let created = insert_task_rows(&mut tx, tasks).await?;
-        let new: Vec<&NewTask> = tasks.iter().filter(|t| created.contains(&t.id)).collect();
-        insert_step_rows(&mut tx, &new).await?;
-        insert_edge_rows(&mut tx, &new).await?;
-        let found = find_by_key(&mut tx, tasks, &created).await?;
-        commit(tx).await?;
+        let created = retry_conflicts(|| self.insert_new(tasks)).await?;
+        let found = self.find_by_key(tasks, &created).await?;
         let verdict = |task: &NewTask| {
             if created.contains(&task.id) {
                 return SubmitVerdict::Created;
@@ -93,37 +86,87 @@ impl Store {
     }
 }
 
-async fn insert_task_rows(tx: &mut Tx, tasks: &[NewTask]) -> Result<HashSet<TaskId>, StoreError> {
-    fn column<'a, T>(tasks: &'a [NewTask], get: impl Fn(&'a NewTask) -> T) -> Vec<T> {
-        tasks.iter().map(get).collect()
+impl Store {
+    /// Inserts the tasks that are new, with their steps and edges; returns their ids.
+    async fn insert_new(&self, tasks: &[NewTask]) -> Result<HashSet<TaskId>, StoreError> {
+        fn column<'a, T>(tasks: &'a [NewTask], get: impl Fn(&'a NewTask) -> T) -> Vec<T> {
+            tasks.iter().map(get).collect()
+        }
+        let text = |get: fn(&TaskRequest) -> &Option<String>| -> Vec<Option<String>> {
+            tasks.iter().map(|t| get(&t.request).clone()).collect()
+        };
+        let contexts = column(tasks, |t| t.request.context.to_string());
+        let edges = edges_of(tasks);
+        let rows = step_rows(tasks, &edges);
+        let created = sqlx::query_file_scalar!(
+            "queries/submit/insert_tasks.sql",
+            &column(tasks, |t| t.id.as_uuid()),
+            &column(tasks, |t| t.request.namespace.to_string()),
+            &column(tasks, |t| t.template_id.as_uuid()),
+            &column(tasks, |t| i16::from(t.request.priority)),
+            &contexts,
+            &text(|r| &r.idempotency_key) as &[Option<String>],
+            &column(tasks, |t| t.request_hash.to_vec()),
+            &text(|r| &r.initiator) as &[Option<String>],
+            &text(|r| &r.source_system) as &[Option<String>],
+            &text(|r| &r.reason) as &[Option<String>],
+            &column(tasks, |t| serde_json::Value::from(t.request.tags.clone()).to_string()),
+            &text(|r| &r.correlation_id) as &[Option<String>],
+            &text(|r| &r.parent_correlation_id) as &[Option<String>],
+            &column(tasks, |t| t.plan.active as i32),
+            &column(tasks, |t| t.plan.pending as i32),
+            &rows.ids,
+            &rows.task_ids,
+            &rows.namespaces,
+            &rows.names,
+            &rows.kinds,
+            &rows.ready,
+            &rows.pending_parents,
+            &rows.children,
+            &rows.unsettled,
+            &rows.queues,
+            &edges.iter().map(|e| e.task.as_uuid()).collect::<Vec<_>>(),
+            &edges.iter().map(|e| e.parent.as_uuid()).collect::<Vec<_>>(),
+            &edges.iter().map(|e| e.child.as_uuid()).collect::<Vec<_>>(),
+        )
+        .fetch_all(&self.hot)
+        .await?;
+        let created: HashSet<TaskId> = created.into_iter().map(TaskId::from_uuid).collect();
+        for (task, context) in tasks.iter().zip(&contexts) {
+            if created.contains(&task.id) && context.len() <= MAX_CACHED_CONTEXT {
+                self.tasks.note(task.id, &task.request, &task.template);
+            }
+        }
+        Ok(created)
     }
-    let text = |get: fn(&TaskRequest) -> &Option<String>| -> Vec<Option<String>> {
-        tasks.iter().map(|t| get(&t.request).clone()).collect()
-    };
-    let created = sqlx::query_file_scalar!(
-        "queries/submit/insert_tasks.sql",
-        &column(tasks, |t| t.id.as_uuid()),
-        &column(tasks, |t| t.request.namespace.to_string()),
-        &column(tasks, |t| t.template_id.as_uuid()),
-        &column(tasks, |t| i16::from(t.request.priority)),
-        &column(tasks, |t| t.request.context.to_string()),
-        &text(|r| &r.idempotency_key) as &[Option<String>],
-        &column(tasks, |t| t.request_hash.to_vec()),
-        &text(|r| &r.initiator) as &[Option<String>],
-        &text(|r| &r.source_system) as &[Option<String>],
-        &text(|r| &r.reason) as &[Option<String>],
-        &column(tasks, |t| serde_json::Value::from(t.request.tags.clone()).to_string()),
-        &text(|r| &r.correlation_id) as &[Option<String>],
-        &text(|r| &r.parent_correlation_id) as &[Option<String>],
-        &column(tasks, |t| t.plan.active as i32),
-        &column(tasks, |t| t.plan.pending as i32),
-    )
-    .fetch_all(&mut **tx)
-    .await?;
-    Ok(created.into_iter().map(TaskId::from_uuid).collect())
 }
 
-async fn insert_step_rows(tx: &mut Tx, tasks: &[&NewTask]) -> Result<(), StoreError> {
+/// An edge of a new task.
+struct NewEdge {
+    task: TaskId,
+    parent: StepId,
+    child: StepId,
+}
+
+fn edges_of(tasks: &[NewTask]) -> Vec<NewEdge> {
+    let mut edges = Vec::new();
+    for task in tasks {
+        let steps = || task.plan.steps.iter().zip(&task.step_ids);
+        let ids: HashMap<&str, StepId> =
+            steps().map(|(p, &id)| (task.template.steps[p.step].name.as_str(), id)).collect();
+        for (planned, &child) in steps() {
+            let parents = planned.parents.iter().filter_map(|p| ids.get(p.as_str()));
+            edges.extend(parents.map(|&parent| NewEdge { task: task.id, parent, child }));
+        }
+    }
+    edges
+}
+
+fn step_rows(tasks: &[NewTask], edges: &[NewEdge]) -> StepRows {
+    let mut children: HashMap<StepId, u32> = HashMap::new();
+    for edge in edges {
+        *children.entry(edge.parent).or_default() += 1;
+    }
     let mut rows = StepRows::default();
     for task in tasks {
         for (planned, &id) in task.plan.steps.iter().zip(&task.step_ids) {
@@ -136,35 +179,16 @@ async fn insert_step_rows(tx: &mut Tx, tasks: &[&NewTask]) -> Result<(), StoreEr
                 kind: step.kind.as_str(),
                 ready: planned.ready,
                 pending_parents: planned.pending_parents,
+                children: children.get(&id).copied().unwrap_or(0),
                 unsettled: planned.unsettled,
                 queue: step.handler.queue.as_str(),
             });
         }
     }
-    rows.insert(tx).await?;
-    Ok(())
+    rows
 }
 
-async fn insert_edge_rows(tx: &mut Tx, tasks: &[&NewTask]) -> Result<(), StoreError> {
-    let mut edges = Vec::new();
-    for task in tasks {
-        let ids: HashMap<&str, StepId> = task
-            .plan
-            .steps
-            .iter()
-            .zip(&task.step_ids)
-            .map(|(p, &id)| (task.template.steps[p.step].name.as_str(), id))
-            .collect();
-        for (planned, &child) in task.plan.steps.iter().zip(&task.step_ids) {
-            edges.extend(
-                planned.parents.iter().filter_map(|p| Some((*ids.get(p.as_str())?, child))),
-            );
-        }
-    }
-    insert_edges(tx, &edges).await
-}
-
-/// Inserts edges from parent to child.
+/// Inserts edges from parent to child. The parents' rows are locked by the caller.
 pub(crate) async fn insert_edges(
     tx: &mut Tx,
     edges: &[(StepId, StepId)],
@@ -175,8 +199,15 @@ pub(crate) async fn insert_edges(
     let (parents, children): (Vec<Uuid>, Vec<Uuid>) =
         edges.iter().map(|(p, c)| (p.as_uuid(), c.as_uuid())).unzip();
     sqlx::query!(
-        "insert into tasker.step_edges (parent_id, child_id)
-         select * from unnest($1::uuid[], $2::uuid[]) on conflict do nothing",
+        "with new as (
+             insert into tasker.step_edges (parent_id, child_id)
+             select * from unnest($1::uuid[], $2::uuid[]) on conflict do nothing
+             returning parent_id
+         )
+         update tasker.steps s
+         set children = s.children + n.children
+         from (select parent_id, count(*)::int as children from new group by parent_id) n
+         where s.id = n.parent_id",
         &parents,
         &children,
     )
@@ -194,6 +225,8 @@ pub(crate) struct NewStepRow<'a> {
     pub(crate) kind: &'a str,
     pub(crate) ready: bool,
     pub(crate) pending_parents: u32,
+    /// Edges that are inserted together with the step.
+    pub(crate) children: u32,
     pub(crate) unsettled: bool,
     pub(crate) queue: &'a str,
 }
@@ -208,6 +241,7 @@ pub(crate) struct StepRows {
     kinds: Vec<String>,
     ready: Vec<bool>,
     pending_parents: Vec<i32>,
+    children: Vec<i32>,
     unsettled: Vec<bool>,
     queues: Vec<String>,
 }
@@ -221,6 +255,7 @@ impl StepRows {
         self.kinds.push(row.kind.to_owned());
         self.ready.push(row.ready);
         self.pending_parents.push(row.pending_parents as i32);
+        self.children.push(row.children as i32);
         self.unsettled.push(row.unsettled);
         self.queues.push(row.queue.to_owned());
     }
@@ -250,35 +285,38 @@ impl StepRows {
 
 type ByKey<'a> = HashMap<(&'a str, Option<&'a str>), (TaskId, Vec<u8>)>;
 
-/// The tasks that stood in the way of those that were not created.
-async fn find_by_key<'a>(
-    tx: &mut Tx,
-    tasks: &'a [NewTask],
-    created: &HashSet<TaskId>,
-) -> Result<ByKey<'a>, StoreError> {
-    let missing: Vec<&NewTask> = tasks.iter().filter(|t| !created.contains(&t.id)).collect();
-    if missing.is_empty() {
-        return Ok(HashMap::new());
+impl Store {
+    /// The tasks that stood in the way of those that were not created.
+    async fn find_by_key<'a>(
+        &self,
+        tasks: &'a [NewTask],
+        created: &HashSet<TaskId>,
+    ) -> Result<ByKey<'a>, StoreError> {
+        let missing: Vec<&NewTask> = tasks.iter().filter(|t| !created.contains(&t.id)).collect();
+        if missing.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let namespaces: Vec<String> =
+            missing.iter().map(|t| t.request.namespace.to_string()).collect();
+        let keys: Vec<String> =
+            missing.iter().map(|t| t.request.idempotency_key.clone().unwrap_or_default()).collect();
+        let rows = sqlx::query!(
+            r#"select k.n as "n!", t.id, t.request_hash
+               from unnest($1::text[], $2::text[]) with ordinality as k(namespace, key, n)
+               join tasker.tasks t on t.namespace = k.namespace and t.idempotency_key = k.key"#,
+            &namespaces,
+            &keys,
+        )
+        .fetch_all(&self.hot)
+        .await?;
+        let mut found = HashMap::new();
+        for row in rows {
+            let Some(task) = usize::try_from(row.n - 1).ok().and_then(|n| missing.get(n)) else {
+                continue;
+            };
+            let key = (task.request.namespace.as_str(), task.request.idempotency_key.as_deref());
+            found.insert(key, (TaskId::from_uuid(row.id), row.request_hash));
+        }
+        Ok(found)
     }
-    let namespaces: Vec<String> = missing.iter().map(|t| t.request.namespace.to_string()).collect();
-    let keys: Vec<String> =
-        missing.iter().map(|t| t.request.idempotency_key.clone().unwrap_or_default()).collect();
-    let rows = sqlx::query!(
-        r#"select k.n as "n!", t.id, t.request_hash
-           from unnest($1::text[], $2::text[]) with ordinality as k(namespace, key, n)
-           join tasker.tasks t on t.namespace = k.namespace and t.idempotency_key = k.key"#,
-        &namespaces,
-        &keys,
-    )
-    .fetch_all(&mut **tx)
-    .await?;
-    let mut found = HashMap::new();
-    for row in rows {
-        let Some(task) = usize::try_from(row.n - 1).ok().and_then(|n| missing.get(n)) else {
-            continue;
-        };
-        let key = (task.request.namespace.as_str(), task.request.idempotency_key.as_deref());
-        found.insert(key, (TaskId::from_uuid(row.id), row.request_hash));
-    }
-    Ok(found)
 }

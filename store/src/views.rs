@@ -125,16 +125,18 @@ impl Store {
         id: TaskId,
         namespace: Option<&Namespace>,
     ) -> Result<Option<TaskView>, StoreError> {
-        let row = sqlx::query_file!(
-            "queries/views/task.sql",
-            id.as_uuid(),
-            namespace.map(Namespace::as_str)
-        )
-        .fetch_optional(&self.api)
-        .await?;
+        let task = async {
+            let task = sqlx::query_file!(
+                "queries/views/task.sql",
+                id.as_uuid(),
+                namespace.map(Namespace::as_str)
+            );
+            Ok(task.fetch_optional(&self.api).await?)
+        };
+        let (row, batches, steps) =
+            tokio::try_join!(task, self.view_batches(id), self.steps_of_task(id))?;
         let Some(row) = row else { return Ok(None) };
         let template = self.template(TemplateId::from_uuid(row.template_id)).await?;
-        let (batches, steps) = tokio::try_join!(self.view_batches(id), self.steps_of_task(id))?;
         Ok(Some(TaskView {
             id,
             namespace: parse("namespace", &row.namespace)?,

@@ -254,3 +254,43 @@ async fn one_fault_after_the_other() -> anyhow::Result<()> {
     check_slow_batch(&cluster, &id, N, killed_at).await?;
     Ok(())
 }
+
+/// A step that came with the answer to a report is on no stream: its lease alone brings it back.
+#[tokio::test]
+async fn a_worker_is_killed_while_it_runs_a_step_that_it_was_handed() -> anyhow::Result<()> {
+    const CHAIN: &str = "name: handed
+namespace_name: faulty
+version: 1.0.0
+steps:
+  - {name: first, handler: {callable: faulty.scripted}}
+  - {name: second, dependencies: [first], handler: {callable: faulty.scripted}}
+  - {name: third, dependencies: [second], handler: {callable: faulty.scripted}}
+";
+    let cluster = Cluster::start(1, 1).await?;
+    let (api, database) = (cluster.api()?, cluster.database()?);
+    api.register(CHAIN).await?;
+    let script = json!({"script": {"second": {"sleep_ms": 4_000}}});
+    let id = api.submit("faulty", "handed", script).await?;
+    let query = format!(
+        "select state, sent_seq, dispatch_seq, lease_worker is not null as leased
+         from tasker.steps where task_id = '{id}' and name = 'second'"
+    );
+    until("the second step runs", SOON, async || {
+        Ok(database.row(&query).await?["state"] == "in_progress")
+    })
+    .await?;
+    let row = database.row(&query).await?;
+    assert!(row["leased"] == true && number(&row, "sent_seq")? == 0, "it was not handed: {row}");
+    kill(cluster.state()?.pids.workers[0])?;
+    let killed_at = Instant::now();
+    let task = api.wait(&id, LIMIT.saturating_sub(killed_at.elapsed())).await?;
+    assert_eq!(task.state(), "complete", "{}", task.view);
+    assert_eq!(task.step("second")?["attempt"], 2, "{}", task.view);
+    assert_same(task.result("third")?, &json!({"saw": {"second": "complete"}}), &[]);
+    let counters = format!(
+        "select active_steps, pending_steps, failed_steps from tasker.tasks where id = '{id}'"
+    );
+    let settled = json!({"active_steps": 0, "pending_steps": 0, "failed_steps": 0});
+    assert_same(&database.row(&counters).await?, &settled, &[]);
+    Ok(())
+}

@@ -6,6 +6,7 @@ mod cli;
 mod crash;
 mod csv_profile;
 mod decisions;
+mod failures;
 mod fan_out;
 mod faulty;
 mod idempotency;

@@ -42,7 +42,7 @@ async fn report(
     outcomes: Vec<AttemptFinished>,
 ) -> anyhow::Result<Vec<Verdict>> {
     let subject = Request::Outcome.subject(&Namespace::new(namespace)?);
-    let report = OutcomeReport { worker: WorkerId::from_uuid(Uuid::now_v7()), outcomes };
+    let report = OutcomeReport { worker: WorkerId::from_uuid(Uuid::now_v7()), outcomes, takes: 0 };
     let reply: OutcomeVerdicts = bus.request(subject, &report, Duration::from_secs(30)).await?;
     Ok(reply.verdicts)
 }

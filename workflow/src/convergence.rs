@@ -50,6 +50,8 @@ pub struct BatchFact {
     pub succeeded: u32,
     /// How many failed.
     pub failed: u32,
+    /// Whether it was stopped, because more failed than it tolerates.
+    pub stopped: bool,
 }
 
 /// What one decision has chosen.

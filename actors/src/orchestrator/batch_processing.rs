@@ -9,11 +9,12 @@ use std::time::Duration;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tasker_bus::{AckHandle, Outgoing};
 use tasker_messages::cursor::member_name;
-use tasker_messages::{BatchId, Namespace, ProcessBatchableStep, StepId, subject};
+use tasker_messages::{BatchId, FailureStrategy, Namespace, ProcessBatchableStep, StepId, subject};
 use tasker_store::{
-    Expandable, ExpandingBatch, MemberSource, NewBatch, NewMember, Sealed, StoreError,
+    Expandable, ExpandingBatch, KnownResults, MemberSource, NewBatch, NewMember, Sealed, StoreError,
 };
-use tasker_workflow::batching::{self, BatchPlan};
+use tasker_workflow::BatchConfig;
+use tasker_workflow::batching::{self, BatchPlan, failure_budget};
 use uuid::Uuid;
 
 use super::Links;
@@ -200,7 +201,8 @@ async fn expand_steps(node: &Node, links: &Links, steps: &[StepId]) -> Result<()
             }
         };
         let queue = worker.handler.queue.to_string();
-        let mut batch = new_batch(&step, worker.name.to_string(), queue, &plan);
+        let config = template.batchable_of(worker.name.as_str()).and_then(|b| b.batch.as_ref());
+        let mut batch = new_batch(&step, worker.name.to_string(), queue, &plan, config);
         let chunked = step.batch.is_some()
             || plan.expected() > SMALL
             || matches!(plan, BatchPlan::Appended(_));
@@ -236,6 +238,7 @@ fn new_batch(
     worker_template: String,
     queue: String,
     plan: &BatchPlan,
+    config: Option<&BatchConfig>,
 ) -> NewBatch {
     NewBatch {
         id: step.batch.map_or_else(|| BatchId::from_uuid(Uuid::now_v7()), |b| b.id),
@@ -247,6 +250,8 @@ fn new_batch(
         priority: step.priority,
         is_no_op: plan.is_no_op(),
         expected: plan.expected(),
+        max_failed: failure_budget(config, plan.expected()),
+        isolates: config.is_some_and(|c| c.failure_strategy == FailureStrategy::Isolate),
         members: Vec::new(),
     }
 }
@@ -333,7 +338,7 @@ fn pass_on(links: &Links, sealed: Sealed) {
         links.dispatch.cast(DispatchMessage::Sealed(sealed.batches));
     }
     if !sealed.ready.is_empty() {
-        links.dispatch.cast(DispatchMessage::Released(sealed.ready));
+        links.dispatch.cast(DispatchMessage::Released(sealed.ready, KnownResults::new()));
     }
     if !sealed.finished_tasks.is_empty() {
         links.finalizer.cast(FinalizerMessage::Finished(sealed.finished_tasks));

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tasker_messages::{Hint, TaskId, TaskState, subject};
+use tasker_messages::{BatchId, Hint, Namespace, TaskId, TaskState, subject};
 use tasker_store::FinishedTask;
 use tokio::sync::oneshot;
 
@@ -22,11 +22,14 @@ pub(crate) enum FinalizerMessage {
     Finished(Vec<FinishedTask>),
     /// A request to this node cancelled this task.
     Cancelled(FinishedTask),
+    /// Transactions of this node stopped these batches.
+    Stopped(Namespace, Vec<BatchId>),
     /// Another node announced the end of a task.
     Announced(TaskId),
     /// Somebody wants to know when this task ends.
     Wait { id: TaskId, ended: oneshot::Sender<()> },
-    /// Look whether tasks that are waited for have ended, and whether cancelled batches are open.
+    /// Look whether tasks that are waited for have ended, and whether cancelled or stopped batches
+    /// have members left.
     Sweep,
     /// These have ended.
     Ended(Vec<(TaskId, TaskState)>),
@@ -72,6 +75,10 @@ impl Actor for FinalizerActor {
             FinalizerMessage::Cancelled(task) => {
                 state.wake(task.id);
                 announce(&state.node, vec![task], true);
+                state.sweep(&myself);
+            }
+            FinalizerMessage::Stopped(namespace, batches) => {
+                hint_stopped(&state.node, namespace, batches);
                 state.sweep(&myself);
             }
             FinalizerMessage::Announced(id) => state.wake(id),
@@ -122,6 +129,21 @@ impl FinalizerState {
         };
         run_detached(myself, work, || FinalizerMessage::Ended(Vec::new()));
     }
+}
+
+/// Tells workers that what they have of these batches need not start. Droppable: at worst some
+/// members run in vain.
+fn hint_stopped(node: &Node, namespace: Namespace, batches: Vec<BatchId>) {
+    let bus = node.bus.clone();
+    tokio::spawn(async move {
+        for batch in batches {
+            metrics::counter!("tasker_batches_stopped_total").increment(1);
+            let hint = Hint::BatchStopped(batch);
+            if let Err(error) = bus.publish(subject::hint(&namespace), &hint).await {
+                tracing::debug!(%error, batch.id = %batch, "workers were not told of a stop");
+            }
+        }
+    });
 }
 
 /// Tells other nodes and clients. Droppable: whoever misses it looks into the rows.

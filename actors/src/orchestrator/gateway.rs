@@ -181,7 +181,9 @@ async fn report(
 ) -> Result<OutcomeVerdicts, Refusal> {
     let report: OutcomeReport = reads::parse(&incoming.payload)?;
     let worker = report.worker;
-    let attempts = report.outcomes.into_iter().map(|finished| FinishedAttempt {
+    let takes = report.takes as usize;
+    let attempts = report.outcomes.into_iter().enumerate().map(|(n, finished)| FinishedAttempt {
+        takes_next: n < takes,
         step_id: finished.step_id,
         attempt: finished.attempt,
         dispatch_seq: finished.dispatch_seq,
@@ -234,6 +236,7 @@ async fn end_poisoned(
 ) -> Result<(), Refusal> {
     let attempts = poisoned.iter().map(|reclaim| FinishedAttempt {
         step_id: reclaim.step_id,
+        takes_next: false,
         attempt: reclaim.attempt,
         dispatch_seq: 0,
         kind: reclaim.kind,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tasker_bus::AckHandle;
 use tasker_messages::{Accepted, Namespace, Problem, Refusal, StepId, TaskId, TaskRequest, code};
-use tasker_store::{NewTask, ReadyStep, StoreError, StoredTemplate, SubmitVerdict};
+use tasker_store::{KnownResults, NewTask, ReadyStep, StoreError, StoredTemplate, SubmitVerdict};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -80,7 +80,10 @@ impl Actor for IntakeActor {
             IntakeMessage::Done(ready) => {
                 state.gather.done();
                 if !ready.is_empty() {
-                    state.links.dispatch.cast(DispatchMessage::Released(ready));
+                    state
+                        .links
+                        .dispatch
+                        .cast(DispatchMessage::Released(ready, KnownResults::new()));
                 }
             }
         }

@@ -10,6 +10,7 @@ mod dispatch;
 mod finalizer;
 mod gateway;
 mod gather;
+mod handover;
 mod heartbeats;
 mod intake;
 mod judge;

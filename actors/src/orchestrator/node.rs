@@ -1,6 +1,8 @@
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures::FutureExt;
 use ractor::{ActorRef, Message};
 use tasker_bus::Bus;
 use tasker_config::Settings;
@@ -32,10 +34,11 @@ pub(crate) fn run_detached<M: Message>(
 ) {
     let actor = actor.clone();
     tokio::spawn(async move {
-        let message = match tokio::spawn(work).await {
+        // Nothing of the work is used after a panic.
+        let message = match AssertUnwindSafe(work).catch_unwind().await {
             Ok(message) => message,
-            Err(error) => {
-                tracing::error!(%error, "work of an actor was lost");
+            Err(_) => {
+                tracing::error!("work of an actor panicked and was lost");
                 lost()
             }
         };

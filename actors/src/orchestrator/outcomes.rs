@@ -5,7 +5,9 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tasker_messages::{Namespace, OutcomeVerdicts, Refusal, StepId, Verdict, code};
+use tasker_messages::{
+    Namespace, NextStep, OutcomeVerdicts, Refusal, StepId, Verdict, WorkItem, code,
+};
 use tasker_store::{Applied, FinishedAttempt};
 use tokio::sync::oneshot;
 
@@ -14,6 +16,7 @@ use super::batch_processing::BatchProcessingMessage;
 use super::convergence::ConvergenceMessage;
 use super::dispatch::DispatchMessage;
 use super::finalizer::FinalizerMessage;
+use super::handover::hand_over;
 use super::judge::judge;
 use super::node::{Node, run_detached};
 use super::timers::TimersMessage;
@@ -143,13 +146,18 @@ fn pass_on(links: &Links, namespace: Namespace, applied: Applied) {
         links.convergence.cast(ConvergenceMessage::Check(converge));
     }
     if !applied.ready.is_empty() {
-        links.dispatch.cast(DispatchMessage::Released(applied.ready));
+        links.dispatch.cast(DispatchMessage::Released(applied.ready, applied.results));
     }
     if let Some(delay_ms) = applied.next_retry_ms {
         links.timers.cast(TimersMessage::RetryIn(delay_ms));
     }
     if !applied.finished_by_queue.is_empty() {
-        links.dispatch.cast(DispatchMessage::Finished(namespace, applied.finished_by_queue));
+        let finished = DispatchMessage::Finished(namespace.clone(), applied.finished_by_queue);
+        links.dispatch.cast(finished);
+    }
+    if !applied.stopped.is_empty() {
+        let batches = applied.stopped.iter().map(|(batch, _)| *batch).collect();
+        links.finalizer.cast(FinalizerMessage::Stopped(namespace.clone(), batches));
     }
     if !applied.finished_tasks.is_empty() {
         links.finalizer.cast(FinalizerMessage::Finished(applied.finished_tasks));
@@ -170,18 +178,20 @@ async fn store_reports(node: &Node, reports: Vec<Report>) -> Applied {
         .cloned()
         .collect();
     set.sort_by_key(|a| (a.step_id, a.attempt));
-    let stored = match judge(node, &namespace, &mut set).await {
+    let mut stored = match judge(node, &namespace, &mut set).await {
         Ok(()) => store_halving(node, &namespace, set).await,
         Err(refusal) => Stored { refused: Some(refusal), ..Stored::default() },
     };
     metrics::histogram!("tasker_outcomes_set_size").record(stored.verdicts.len() as f64);
+    let mut items = hand_over(node, &mut stored.applied).await;
     for report in reports {
         let verdicts: Option<Vec<Verdict>> = report
             .attempts
             .iter()
             .map(|a| stored.verdicts.get(&(a.step_id, a.attempt)).copied())
             .collect();
-        let answer = verdicts.map(|verdicts| OutcomeVerdicts { verdicts }).ok_or_else(|| {
+        let next = next_steps(&report, &mut items);
+        let answer = verdicts.map(|verdicts| OutcomeVerdicts { verdicts, next }).ok_or_else(|| {
             stored.refused.clone().unwrap_or_else(|| {
                 Refusal::retry(code::UNAVAILABLE, "not all outcomes were stored; report again")
             })
@@ -189,6 +199,18 @@ async fn store_reports(node: &Node, reports: Vec<Report>) -> Applied {
         let _worker_gone = report.answer.send(answer);
     }
     stored.applied
+}
+
+/// The steps that follow the outcomes of a report.
+fn next_steps(report: &Report, items: &mut HashMap<StepId, WorkItem>) -> Vec<NextStep> {
+    if items.is_empty() {
+        return Vec::new();
+    }
+    let follow = |(after, attempt): (usize, &FinishedAttempt)| {
+        let after = after as u32;
+        items.remove(&attempt.step_id).map(|item| NextStep { after, item })
+    };
+    report.attempts.iter().enumerate().filter_map(follow).collect()
 }
 
 #[derive(Default)]
@@ -201,10 +223,11 @@ struct Stored {
 /// Stores a set; if a statement fails for a reason that will not pass, halves it until the culprit
 /// stands alone, so that it never fails its neighbours.
 async fn store_halving(node: &Node, namespace: &Namespace, set: Vec<FinishedAttempt>) -> Stored {
+    let lease_ms = node.settings.worker.lease_ms;
     let mut stored = Stored::default();
     let mut rest = vec![set];
     while let Some(mut set) = rest.pop() {
-        match node.store.apply_outcomes(namespace, &set).await {
+        match node.store.apply_outcomes(namespace, &set, lease_ms).await {
             Ok(applied) => stored.add(&set, applied),
             Err(error) if set.len() > 1 && (!error.is_transient() || error.is_lock_timeout()) => {
                 tracing::warn!(%error, outcomes = set.len(), "outcomes are stored in halves");
@@ -244,8 +267,11 @@ impl Stored {
         }
         let all = &mut self.applied;
         all.ready.extend(applied.ready);
+        all.handed.extend(applied.handed);
+        all.results.extend(applied.results);
         all.unsettled.extend(applied.unsettled);
         all.emptied.extend(applied.emptied);
+        all.stopped.extend(applied.stopped);
         all.finished_tasks.extend(applied.finished_tasks);
         all.next_retry_ms = match (all.next_retry_ms, applied.next_retry_ms) {
             (Some(a), Some(b)) => Some(a.min(b)),

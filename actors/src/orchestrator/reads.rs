@@ -11,7 +11,7 @@ use tasker_messages::{
     MembersPage, Namespace, Problem, Refusal, SharedStep, StoredResult, TaskView, WaitTask, code,
     subject,
 };
-use tasker_store::{NewPage, StoreError};
+use tasker_store::{KnownResults, NewPage, StoreError};
 use tasker_workflow::batching;
 
 use super::Links;
@@ -125,7 +125,8 @@ async fn wait_task(
 async fn shared(node: &Node, ns: &Namespace, payload: &[u8]) -> Result<SharedStep, ReadError> {
     let request: GetShared = parse(payload)?;
     let key = (request.task_id, request.template_step);
-    let mut found = node.store.load_shared(ns, std::slice::from_ref(&key)).await?;
+    let mut found =
+        node.store.load_shared(ns, std::slice::from_ref(&key), &KnownResults::new()).await?;
     let none = || {
         let message = format!("there is no step `{}` in task {} of this namespace", key.1, key.0);
         Refusal::new(code::TASK_NOT_FOUND, message)

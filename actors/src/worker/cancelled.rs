@@ -1,15 +1,31 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tasker_messages::{Namespace, TaskId};
+use tasker_messages::{BatchId, Namespace, TaskId, WorkItem};
 use tokio::sync::watch;
 
-/// Cancelled tasks that are remembered; the oldest is forgotten first, which costs a run in vain.
+/// Cancelled tasks and stopped batches that are remembered; the oldest is forgotten first, which costs
+/// a run in vain.
 const MAX_REMEMBERED: usize = 10_000;
-/// Watched tasks are looked through for unwatched ones when there are more than this.
+/// Watched steps are looked through for unwatched ones when there are more than this.
 const MANY_WATCHED: usize = 1_024;
 
-/// Which tasks were cancelled, as far as hints have told.
+/// What was stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Stopped {
+    /// A task.
+    Task(TaskId),
+    /// The members of a batch, by their family.
+    Members(u128),
+}
+
+impl Stopped {
+    pub(crate) fn batch(batch: BatchId) -> Self {
+        Stopped::Members(batch.family())
+    }
+}
+
+/// Which tasks were cancelled and which batches were stopped, as far as hints have told.
 #[derive(Default)]
 pub(crate) struct Cancelled {
     inner: Mutex<Inner>,
@@ -17,9 +33,37 @@ pub(crate) struct Cancelled {
 
 #[derive(Default)]
 struct Inner {
-    tasks: HashMap<TaskId, Namespace>,
-    order: VecDeque<TaskId>,
-    watched: HashMap<TaskId, (Namespace, watch::Sender<bool>)>,
+    stopped: HashMap<Stopped, Namespace>,
+    order: VecDeque<Stopped>,
+    watched: HashMap<Watched, watch::Sender<bool>>,
+}
+
+/// Running steps of one task and, of members, one batch.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Watched {
+    namespace: Namespace,
+    task: TaskId,
+    family: u128,
+}
+
+impl Watched {
+    fn is_of(&self, namespace: &Namespace, stopped: Stopped) -> bool {
+        // A hint of one namespace has nothing to say about another one's tasks.
+        self.namespace == *namespace
+            && match stopped {
+                Stopped::Task(task) => self.task == task,
+                Stopped::Members(family) => self.family == family,
+            }
+    }
+}
+
+impl Inner {
+    fn contains(&self, namespace: &Namespace, item: &WorkItem) -> bool {
+        let is_stopped = |stopped| self.stopped.get(&stopped) == Some(namespace);
+        !self.stopped.is_empty()
+            && (is_stopped(Stopped::Task(item.task_id))
+                || is_stopped(Stopped::Members(item.step_id.family())))
+    }
 }
 
 impl Cancelled {
@@ -27,65 +71,91 @@ impl Cancelled {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Remembers a cancelled task, and tells its running steps.
-    pub(crate) fn cancel(&self, namespace: Namespace, task: TaskId) {
+    /// Remembers what was stopped, and tells its running steps.
+    pub(crate) fn stop(&self, namespace: Namespace, stopped: Stopped) {
         let mut inner = self.inner();
-        // A hint of one namespace has nothing to say about another one's tasks.
-        if let Some((_, sender)) = inner.watched.get(&task).filter(|(ns, _)| *ns == namespace) {
+        for (_, sender) in inner.watched.iter().filter(|(w, _)| w.is_of(&namespace, stopped)) {
             sender.send_replace(true);
         }
-        if inner.tasks.insert(task, namespace).is_none() {
-            inner.order.push_back(task);
+        if inner.stopped.insert(stopped, namespace).is_none() {
+            inner.order.push_back(stopped);
         }
         if inner.order.len() > MAX_REMEMBERED
             && let Some(oldest) = inner.order.pop_front()
         {
-            inner.tasks.remove(&oldest);
+            inner.stopped.remove(&oldest);
         }
     }
 
-    /// Whether the task was cancelled.
-    pub(crate) fn contains(&self, namespace: &Namespace, task: TaskId) -> bool {
-        let inner = self.inner();
-        !inner.tasks.is_empty() && inner.tasks.get(&task) == Some(namespace)
+    /// Whether the step need not start.
+    pub(crate) fn contains(&self, namespace: &Namespace, item: &WorkItem) -> bool {
+        self.inner().contains(namespace, item)
     }
 
-    /// Turns true when the task is cancelled.
-    pub(crate) fn watch(&self, namespace: &Namespace, task: TaskId) -> watch::Receiver<bool> {
+    /// Turns true when the step is to stop.
+    pub(crate) fn watch(&self, namespace: &Namespace, item: &WorkItem) -> watch::Receiver<bool> {
         let mut inner = self.inner();
-        if let Some((_, sender)) = inner.watched.get(&task).filter(|(ns, _)| ns == namespace) {
+        let key = Watched {
+            namespace: namespace.clone(),
+            task: item.task_id,
+            family: item.step_id.family(),
+        };
+        if let Some(sender) = inner.watched.get(&key) {
             return sender.subscribe();
         }
         if inner.watched.len() >= MANY_WATCHED {
-            inner.watched.retain(|_, (_, sender)| sender.receiver_count() > 0);
+            inner.watched.retain(|_, sender| sender.receiver_count() > 0);
         }
-        let cancelled = inner.tasks.get(&task) == Some(namespace);
-        let (sender, receiver) = watch::channel(cancelled);
-        inner.watched.insert(task, (namespace.clone(), sender));
+        let (sender, receiver) = watch::channel(inner.contains(namespace, item));
+        inner.watched.insert(key, sender);
         receiver
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+    use uuid::Uuid;
+
     use super::*;
 
     fn task(n: u128) -> TaskId {
-        TaskId::from_uuid(uuid::Uuid::from_u128(n))
+        TaskId::from_uuid(Uuid::from_u128(n))
+    }
+
+    fn item(of: u128, step: u128) -> WorkItem {
+        let (task, step) = (Uuid::from_u128(of), Uuid::from_u128(step));
+        let item = json!({"t": task, "s": step, "n": "s", "k": "s", "a": 1, "d": 1,
+            "o": Uuid::nil()});
+        serde_json::from_value(item).expect("a work item")
     }
 
     #[test]
     fn hints_reach_running_and_later_steps_of_their_namespace() {
         let cancelled = Cancelled::default();
         let [a, b] = ["a", "b"].map(|name| name.parse::<Namespace>().expect("a name"));
-        let watch = cancelled.watch(&a, task(1));
-        cancelled.cancel(b.clone(), task(1));
-        assert!(!*watch.borrow() && !cancelled.contains(&a, task(1)));
-        cancelled.cancel(a.clone(), task(1));
+        let (one, two, three) = (item(1, 1 << 32), item(2, 2 << 32), item(3, 3 << 32));
+        let watch = cancelled.watch(&a, &one);
+        cancelled.stop(b.clone(), Stopped::Task(task(1)));
+        assert!(!*watch.borrow() && !cancelled.contains(&a, &one));
+        cancelled.stop(a.clone(), Stopped::Task(task(1)));
         assert!(*watch.borrow());
-        cancelled.cancel(a.clone(), task(2));
-        assert!(cancelled.contains(&a, task(2)) && *cancelled.watch(&a, task(2)).borrow());
-        assert!(!cancelled.contains(&a, task(3)));
+        cancelled.stop(a.clone(), Stopped::Task(task(2)));
+        assert!(cancelled.contains(&a, &two) && *cancelled.watch(&a, &two).borrow());
+        assert!(!cancelled.contains(&a, &three));
+    }
+
+    #[test]
+    fn a_stopped_batch_stops_its_members_alone() {
+        let cancelled = Cancelled::default();
+        let a: Namespace = "a".parse().expect("a name");
+        let batch = BatchId::from_uuid(Uuid::from_u128(7 << 32 | 99));
+        let member = item(1, batch.member(5).as_uuid().as_u128());
+        let beside = item(1, 8 << 32);
+        let (stops, goes_on) = (cancelled.watch(&a, &member), cancelled.watch(&a, &beside));
+        cancelled.stop(a.clone(), Stopped::batch(batch));
+        assert!(*stops.borrow() && cancelled.contains(&a, &member));
+        assert!(!*goes_on.borrow() && !cancelled.contains(&a, &beside));
     }
 
     #[test]
@@ -93,12 +163,12 @@ mod tests {
         let cancelled = Cancelled::default();
         let a: Namespace = "a".parse().expect("a name");
         for n in 0..MAX_REMEMBERED as u128 + 5 {
-            cancelled.cancel(a.clone(), task(n));
-            drop(cancelled.watch(&a, task(n)));
+            cancelled.stop(a.clone(), Stopped::Task(task(n)));
+            drop(cancelled.watch(&a, &item(n, n << 32)));
         }
         let inner = cancelled.inner();
-        assert_eq!((inner.tasks.len(), inner.order.len()), (MAX_REMEMBERED, MAX_REMEMBERED));
+        assert_eq!((inner.stopped.len(), inner.order.len()), (MAX_REMEMBERED, MAX_REMEMBERED));
         assert!(inner.watched.len() <= MANY_WATCHED);
-        assert!(!inner.tasks.contains_key(&task(0)));
+        assert!(!inner.stopped.contains_key(&Stopped::Task(task(0))));
     }
 }

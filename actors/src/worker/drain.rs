@@ -75,7 +75,20 @@ impl Core {
             attempt: step.attempt,
             dispatch_seq: step.dispatch_seq,
         });
-        let request = ReleaseRequest { worker: self.id, steps: released.collect() };
+        if self.give_back_steps(namespace, released.collect()).await {
+            for ack in steps.iter().filter_map(|step| step.ack.as_ref()) {
+                ack.ack().await;
+            }
+        }
+    }
+
+    /// Gives steps back; `false` if they are not taken back.
+    pub(crate) async fn give_back_steps(
+        &self,
+        namespace: &Namespace,
+        steps: Vec<ReleasedStep>,
+    ) -> bool {
+        let request = ReleaseRequest { worker: self.id, steps };
         let subject = Request::Release.subject(namespace);
         let timeout = self.settings.nats.request_timeout();
         let mut back_off = BackOff::of_requests();
@@ -84,20 +97,17 @@ impl Core {
             match answer.await {
                 Ok(reply) => {
                     tracing::info!(%namespace, steps = reply.released, "steps given back");
-                    break;
+                    return true;
                 }
                 Err(error) if !error.is_retryable() => {
                     tracing::error!(%error, %namespace, "steps are not taken back");
-                    return;
+                    return false;
                 }
                 Err(error) => {
                     tracing::debug!(%error, "giving back again");
                     sleep(back_off.next()).await;
                 }
             }
-        }
-        for step in steps {
-            step.ack.ack().await;
         }
     }
 }

@@ -94,7 +94,7 @@ async fn execute(step: &Step, shared: Arc<SharedStep>) -> Option<Outcome> {
         tries: step.tries,
         shared,
         cursor,
-        cancelled: core.cancelled.watch(&step.place.namespace, step.item.task_id),
+        cancelled: core.cancelled.watch(&step.place.namespace, &step.item),
         backend: Arc::clone(&step.place.backend),
         files: Arc::clone(&core.files),
     });

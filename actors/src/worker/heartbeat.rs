@@ -10,6 +10,7 @@ use tasker_messages::{AttemptFinished, Heartbeat, Hint, Namespace, QueueLoad, su
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::cancelled::Stopped;
 use super::core::{Core, Stage};
 use super::held::HeldSteps;
 use super::judge::{failed, timed_out};
@@ -108,7 +109,10 @@ fn heed(core: &Core, incoming: &Incoming) {
     let hint = serde_json::from_slice::<Hint>(&incoming.payload);
     match (incoming.protocol_ok(), namespace, hint) {
         (Ok(()), Some(namespace), Ok(Hint::TaskCancelled(task))) => {
-            core.cancelled.cancel(namespace, task);
+            core.cancelled.stop(namespace, Stopped::Task(task));
+        }
+        (Ok(()), Some(namespace), Ok(Hint::BatchStopped(batch))) => {
+            core.cancelled.stop(namespace, Stopped::batch(batch));
         }
         _ => tracing::debug!(subject = incoming.subject, "a hint cannot be read"),
     }

@@ -35,7 +35,8 @@ pub(crate) struct HeldStep {
     pub(crate) attempt: u32,
     pub(crate) dispatch_seq: u32,
     pub(crate) node: NodeId,
-    pub(crate) ack: AckHandle,
+    /// The message that brought it; none if an orchestrator handed it over.
+    pub(crate) ack: Option<AckHandle>,
     phase: Phase,
     since: Instant,
     pub(crate) kind: StepKind,
@@ -97,7 +98,7 @@ impl HeldSteps {
         core: &Arc<Core>,
         place: &Arc<Place>,
         item: &WorkItem,
-        ack: AckHandle,
+        ack: Option<AckHandle>,
         must_claim: bool,
     ) -> Admitted {
         let held = &core.held;
@@ -108,13 +109,16 @@ impl HeldSteps {
             Entry::Vacant(_) => None,
         };
         match (meet(known, (item.attempt, item.dispatch_seq)), entry) {
-            (Meeting::Older, _) => Admitted::Known(Some(ack)),
+            (Meeting::Older, _) => Admitted::Known(ack),
             (Meeting::Same, Entry::Occupied(mut known)) => {
                 let known = known.get_mut();
-                let previous = std::mem::replace(&mut known.ack, ack);
+                let previous = match ack {
+                    Some(ack) => known.ack.replace(ack),
+                    None => None,
+                };
                 let replaced = known.dispatch_seq != item.dispatch_seq;
                 known.dispatch_seq = item.dispatch_seq;
-                Admitted::Known(replaced.then_some(previous))
+                Admitted::Known(previous.filter(|_| replaced))
             }
             (_, entry) => {
                 let serial = held.next_serial();
@@ -174,7 +178,7 @@ impl HeldSteps {
     /// The holds are done with. Gives their messages, in order, where they are still current.
     pub(crate) fn settle(&self, holds: Vec<Hold>) -> Vec<Option<AckHandle>> {
         let mut steps = self.steps();
-        let settled = holds.iter().map(|hold| remove(&mut steps, hold.step_id, hold.serial));
+        let settled = holds.iter().map(|hold| remove(&mut steps, hold.step_id, hold.serial)?.ack);
         let settled = settled.collect();
         let empty = steps.is_empty();
         drop(steps);
@@ -210,7 +214,7 @@ impl HeldSteps {
     pub(crate) fn to_extend(&self, age: Duration) -> Vec<AckHandle> {
         let steps = self.steps();
         let old = steps.values().filter(|step| step.since.elapsed() >= age);
-        old.map(|step| step.ack.clone()).collect()
+        old.filter_map(|step| step.ack.clone()).collect()
     }
 
     /// Takes over steps whose handlers run for longer than their timeout and `grace`: they block
@@ -271,13 +275,9 @@ impl HeldSteps {
     }
 }
 
-fn remove(
-    steps: &mut HashMap<StepId, HeldStep>,
-    step_id: StepId,
-    serial: u64,
-) -> Option<AckHandle> {
+fn remove(steps: &mut HashMap<StepId, HeldStep>, step_id: StepId, serial: u64) -> Option<HeldStep> {
     match steps.entry(step_id) {
-        Entry::Occupied(step) if step.get().serial == serial => Some(step.remove().ack),
+        Entry::Occupied(step) if step.get().serial == serial => Some(step.remove()),
         _ => None,
     }
 }

@@ -149,6 +149,17 @@ impl Ledger {
         account.busy += 1;
     }
 
+    /// Slots that nothing is booked for.
+    pub(crate) fn free(&self) -> u32 {
+        let account = self.account();
+        account.slots.saturating_sub(account.busy)
+    }
+
+    /// A step has come without having been asked for.
+    pub(crate) fn book(&self) {
+        self.account().busy += 1;
+    }
+
     /// A delivery is finished as far as slots are concerned.
     pub(crate) fn give(&self) {
         let mut account = self.account();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
 
@@ -64,7 +65,7 @@ async fn gather(core: Arc<Core>) {
     let mut receiver = core.outbox.receiver.lock().await;
     let mut set = Vec::with_capacity(most);
     loop {
-        let mut permit = acquire(&core).await;
+        let mut permit = Some(acquire(&core).await);
         if receiver.recv_many(&mut set, most).await == 0 {
             return;
         }
@@ -75,22 +76,24 @@ async fn gather(core: Arc<Core>) {
             gather_more(&mut receiver, &mut set, limits).await;
         }
         for report in Report::sort(set.drain(..), settings.gather_bytes) {
-            let answered = match permit.take() {
-                Some(permit) => Some(permit),
+            let unanswered = match permit.take() {
+                Some(permit) => permit,
                 None => acquire(&core).await,
             };
-            let core = Arc::clone(&core);
-            tokio::spawn(async move {
-                deliver(core, report).await;
-                drop(answered);
-            });
+            tokio::spawn(deliver(Arc::clone(&core), report, unanswered));
         }
     }
 }
 
-/// A permit for one report; `None` is never given, since the semaphore is never closed.
-async fn acquire(core: &Core) -> Option<tokio::sync::OwnedSemaphorePermit> {
-    Arc::clone(&core.outbox.unanswered).acquire_owned().await.ok()
+/// A permit for one report.
+async fn acquire(core: &Core) -> OwnedSemaphorePermit {
+    loop {
+        // The semaphore is never closed.
+        if let Ok(permit) = Arc::clone(&core.outbox.unanswered).acquire_owned().await {
+            return permit;
+        }
+        tokio::task::yield_now().await;
+    }
 }
 
 /// Adds to a set until it is large enough or the time is up.

@@ -161,7 +161,7 @@ impl PullLoop {
         let core = &self.core;
         core.meters.deliveries.increment(1);
         let Some(item) = self.read(&delivery).await else { return core.ledger.give() };
-        if core.cancelled.contains(&self.place.namespace, item.task_id) {
+        if core.cancelled.contains(&self.place.namespace, &item) {
             core.ledger.give();
             return delivery.handle.ack().await;
         }
@@ -170,7 +170,8 @@ impl PullLoop {
             || item.claim_required
             || delivery.doubtful
             || delivery.stream_sequence <= self.claim_up_to;
-        let hold = match HeldSteps::admit(core, &self.place, &item, delivery.handle, must_claim) {
+        let ack = Some(delivery.handle);
+        let hold = match HeldSteps::admit(core, &self.place, &item, ack, must_claim) {
             Admitted::New(hold) => hold,
             Admitted::Known(needless) => {
                 core.ledger.give();

@@ -7,14 +7,16 @@ use serde::Serialize;
 use tasker_bus::{BusError, RequestError};
 use tasker_messages::subject::{self, Request};
 use tasker_messages::{
-    AttemptFinished, AttemptOutcome, Namespace, NodeId, OutcomeVerdicts, Refusal, StepFailure,
-    Verdict, WorkerId, code,
+    AttemptFinished, AttemptOutcome, Namespace, NextStep, NodeId, OutcomeVerdicts, Refusal,
+    ReleasedStep, StepFailure, Verdict, WorkerId, code,
 };
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::core::Core;
-use super::held::Hold;
+use super::core::{Core, Stage};
+use super::execute::{Step, run_step};
+use super::held::{Admitted, HeldSteps, Hold};
 use super::outbox::Finished;
+use super::place::Place;
 use super::retry::BackOff;
 
 /// Outcomes of one namespace for one orchestrator.
@@ -23,6 +25,7 @@ pub(crate) struct Report {
     node: NodeId,
     outcomes: Vec<AttemptFinished>,
     holds: Vec<Hold>,
+    places: Vec<Arc<Place>>,
     bytes: usize,
     /// Room in memory, given back at the end.
     room: Option<OwnedSemaphorePermit>,
@@ -33,6 +36,7 @@ pub(crate) struct Report {
 struct Message<'a> {
     worker: WorkerId,
     outcomes: &'a [AttemptFinished],
+    takes: u32,
 }
 
 impl Report {
@@ -57,6 +61,7 @@ impl Report {
                         node: finished.node,
                         outcomes: Vec::new(),
                         holds: Vec::new(),
+                        places: Vec::new(),
                         bytes: 0,
                         room: None,
                     };
@@ -71,6 +76,7 @@ impl Report {
     fn add(&mut self, finished: Finished) {
         self.outcomes.push(finished.attempt);
         self.holds.push(finished.hold);
+        self.places.push(finished.place);
         self.bytes += finished.bytes;
         match &mut self.room {
             Some(room) => room.merge(finished.room),
@@ -85,6 +91,7 @@ impl Report {
             node: self.node,
             outcomes: self.outcomes.split_off(half),
             holds: self.holds.split_off(half),
+            places: self.places.split_off(half),
             bytes: 0,
             // The room stays with the first half, which is reported last.
             room: None,
@@ -95,11 +102,23 @@ impl Report {
 
 /// Sends a report until every outcome in it has a verdict. A report that is refused for good is
 /// halved until the culprit stands alone.
-pub(crate) async fn deliver(core: Arc<Core>, report: Report) {
+///
+/// `unanswered` is given back with the last answer, before the steps that came with it run: their
+/// outcomes are not to wait as if a report were on its way.
+pub(crate) async fn deliver(core: Arc<Core>, report: Report, unanswered: OwnedSemaphorePermit) {
+    let mut unanswered = Some(unanswered);
     let mut rest = vec![report];
     while let Some(report) = rest.pop() {
         match send(&core, &report).await {
-            Ok(verdicts) => settle(&core, report, &verdicts).await,
+            Ok(answer) => {
+                if rest.is_empty() {
+                    drop(unanswered.take());
+                }
+                // First, so that work goes on while messages are acknowledged; and while the report
+                // is still held, so that a worker that drains waits for it.
+                go_on(&core, &report, answer.next).await;
+                settle(&core, report, &answer.verdicts).await;
+            }
             Err(refusal) if report.outcomes.len() > 1 => {
                 tracing::debug!(%refusal, outcomes = report.outcomes.len(), "halving a report");
                 let (first, second) = report.halve();
@@ -135,7 +154,11 @@ fn replace_culprit(mut report: Report, refusal: Refusal) -> Option<Report> {
 
 /// Asks until there is an answer: first the orchestrator that dispatched the steps, then any.
 async fn send(core: &Core, report: &Report) -> Result<OutcomeVerdicts, Refusal> {
-    let message = Message { worker: core.id, outcomes: &report.outcomes };
+    let takes = match core.stage() {
+        Stage::Serving => core.ledger.free().min(report.outcomes.len() as u32),
+        Stage::Draining | Stage::Killed => 0,
+    };
+    let message = Message { worker: core.id, outcomes: &report.outcomes, takes };
     let payload = serde_json::to_vec(&message).map(Bytes::from);
     let payload = payload.map_err(|e| Refusal::new(code::RESULT_NOT_STORABLE, e.to_string()))?;
     let timeout = core.settings.worker.report_timeout();
@@ -176,8 +199,43 @@ fn refused_for_good(error: &RequestError) -> Option<Refusal> {
     }
 }
 
-async fn settle(core: &Core, report: Report, verdicts: &OutcomeVerdicts) {
-    let verdicts = &verdicts.verdicts;
+/// Runs the steps that came with an answer. They are on no stream: one that is not run is given
+/// back.
+async fn go_on(core: &Arc<Core>, report: &Report, next: Vec<NextStep>) {
+    let mut refused = Vec::new();
+    for NextStep { after, item } in next {
+        let Some(place) = report.places.get(after as usize) else {
+            tracing::error!(step.id = %item.step_id, after, "a step follows no outcome of the report");
+            continue;
+        };
+        if core.cancelled.contains(&report.namespace, &item) {
+            continue;
+        }
+        if core.stage() != Stage::Serving {
+            refused.push(ReleasedStep {
+                step_id: item.step_id,
+                attempt: item.attempt,
+                dispatch_seq: item.dispatch_seq,
+            });
+            continue;
+        }
+        core.ledger.book();
+        match HeldSteps::admit(core, place, &item, None, false) {
+            Admitted::New(hold) => {
+                let place = Arc::clone(place);
+                let (attempt, tries) = (item.attempt, item.tries);
+                tokio::spawn(run_step(Step { attempt, tries, item, place, hold }));
+            }
+            // The sweep has sent it meanwhile, and the message was faster.
+            Admitted::Known(_) => core.ledger.give(),
+        }
+    }
+    if !refused.is_empty() {
+        core.give_back_steps(&report.namespace, refused).await;
+    }
+}
+
+async fn settle(core: &Core, report: Report, verdicts: &[Verdict]) {
     if verdicts.len() != report.outcomes.len() {
         tracing::error!(
             outcomes = report.outcomes.len(),

@@ -18,19 +18,22 @@ const BYTES_PER_TEXT_BYTE: usize = 4;
 /// What an entry takes beside its part.
 const ENTRY_BYTES: usize = 512;
 
-/// Members of one batch share a key: their ids differ in the low 32 bits only. Other steps have one
+/// Members of one batch share a key: their ids are of one family. Other steps have one
 /// each, so that a step that runs anew with other results of its parents is never given old ones.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
     task: TaskId,
-    batch: u128,
+    family: u128,
     template_step: Arc<str>,
 }
 
 impl Key {
     fn of(item: &WorkItem) -> Self {
-        let batch = item.step_id.as_uuid().as_u128() >> 32;
-        Self { task: item.task_id, batch, template_step: Arc::clone(&item.template_step) }
+        Self {
+            task: item.task_id,
+            family: item.step_id.family(),
+            template_step: Arc::clone(&item.template_step),
+        }
     }
 }
 

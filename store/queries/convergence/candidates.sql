@@ -1,10 +1,13 @@
 select c.task_id as "task_id!"
 from (
     select b.task_id from tasker.batches b
-    where not b.settled and b.state = 'sealed' and b.remaining = 0
+    where not b.settled and b.state in ('sealed', 'failed') and b.remaining = 0
     union
     select s.task_id from tasker.steps s
-    join tasker.outcomes o on o.step_id = s.id
+    -- By key: there are few unsettled steps among very many outcomes.
+    cross join lateral (
+        select o.state from tasker.outcomes o where o.step_id = s.id offset 0
+    ) o
     where s.unsettled and (s.kind <> 'batchable' or o.state <> 'complete')
 ) c
 join tasker.tasks t on t.id = c.task_id and t.finished_at is null

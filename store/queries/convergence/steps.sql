@@ -4,6 +4,9 @@ select s.task_id, s.namespace, t.template_id, s.id, s.name, s.kind::text as "kin
             then coalesce((o.result -> 'decision_point_outcome')::text, 'null') end as choice
 from tasker.steps s
 join tasker.tasks t on t.id = s.task_id and t.finished_at is null
-left join tasker.outcomes o on o.step_id = s.id
+-- Each outcome by its key, whatever the planner thinks of how many steps there are.
+left join lateral (
+    select o.state, o.result from tasker.outcomes o where o.step_id = s.id offset 0
+) o on true
 where s.task_id = any($1::uuid[]) and s.batch_id is null
 order by s.id

@@ -1,9 +1,12 @@
 with locked as (
-    select id from tasker.batches where id = any($1::uuid[]) order by id for no key update
+    select b.id, d."from", d.upto
+    from (
+        select * from unnest($1::uuid[], $2::int[], $3::int[]) as d(id, "from", upto) order by id
+    ) d
+    cross join lateral (select id from tasker.batches where id = d.id for no key update) b
 )
 update tasker.batches b
-set published_upto = d.upto, publisher_until = now() + make_interval(secs => $5)
-from unnest($1::uuid[], $2::int[], $3::int[]) as d(id, "from", upto)
-join locked on locked.id = d.id
-where b.id = d.id and b.publisher = $4 and b.published_upto = d."from" and b.state = 'sealed'
+set published_upto = l.upto, publisher_until = now() + make_interval(secs => $5)
+from locked l
+where b.id = l.id and b.publisher = $4 and b.published_upto = l."from" and b.state = 'sealed'
 returning b.id

@@ -1,8 +1,10 @@
--- A step that has ended although its publication was never recorded leaves the index here.
+-- A step that has ended although its publication was never recorded leaves the index here. A step
+-- that is leased was handed to a worker without being published.
 with waiting as (
-    select s.id, exists (select from tasker.outcomes o where o.step_id = s.id) as ended
+    select s.id, exists (select from tasker.outcomes o where o.step_id = s.id) as ended,
+           coalesce(s.lease_until > now(), false) as leased
     from tasker.steps s
-    where s.state = 'enqueued'
+    where s.state in ('enqueued', 'in_progress')
       and s.sent_seq < s.dispatch_seq
       and s.enqueued_at < now() - make_interval(secs => $1)
     order by s.enqueued_at
@@ -14,4 +16,4 @@ with waiting as (
     from waiting
     where s.id = waiting.id and waiting.ended
 )
-select id from waiting where not ended
+select id from waiting where not ended and not leased

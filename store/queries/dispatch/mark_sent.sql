@@ -1,8 +1,9 @@
 with locked as (
-    select id from tasker.steps where id = any($1::uuid[]) order by id for no key update
+    select s.id, d.seq
+    from (select * from unnest($1::uuid[], $2::int[]) as d(id, seq) order by id) d
+    cross join lateral (select id from tasker.steps where id = d.id for no key update) s
 )
 update tasker.steps s
-set sent_seq = d.seq
-from unnest($1::uuid[], $2::int[]) as d(id, seq)
-join locked on locked.id = d.id
-where s.id = d.id and s.sent_seq < d.seq
+set sent_seq = l.seq
+from locked l
+where s.id = l.id and s.sent_seq < l.seq

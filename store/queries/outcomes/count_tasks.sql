@@ -1,16 +1,20 @@
 -- Tasks are locked in the order of their ids, so that two transactions cannot wait for each other.
 with locked as (
-    select id from tasker.tasks
-    where id = any($1::uuid[]) and finished_at is null
-    order by id
-    for no key update
+    select t.id, d.active, d.pending, d.failed
+    from (
+        select * from unnest($1::uuid[], $2::int[], $3::int[], $4::int[])
+            as d(id, active, pending, failed)
+        order by id
+    ) d
+    cross join lateral (
+        select id from tasker.tasks where id = d.id and finished_at is null for no key update
+    ) t
 )
 update tasker.tasks t
-set active_steps = t.active_steps + d.active,
-    pending_steps = t.pending_steps + d.pending,
-    failed_steps = t.failed_steps + d.failed,
+set active_steps = t.active_steps + l.active,
+    pending_steps = t.pending_steps + l.pending,
+    failed_steps = t.failed_steps + l.failed,
     state = 'in_progress'
-from unnest($1::uuid[], $2::int[], $3::int[], $4::int[]) as d(id, active, pending, failed)
-join locked on locked.id = d.id
-where t.id = d.id and t.finished_at is null
+from locked l
+where t.id = l.id
 returning t.id, t.namespace, t.active_steps, t.pending_steps, t.failed_steps

@@ -13,11 +13,9 @@ with input as (
         lease_until = null
     from input i
     where s.id = i.step_id and s.namespace = $1 and s.attempt = i.attempt
-    returning s.id
+    returning s.id, i.attempt, i.error, i.worker, i.execution_ms
 ), kept as (
     insert into tasker.failed_attempts (step_id, attempt, namespace, error, worker, execution_ms)
-    select i.step_id, i.attempt, $1, i.error::json, i.worker, i.execution_ms
-    from input i
-    join moved m on m.id = i.step_id
+    select id, attempt, $1, error::json, worker, execution_ms from moved
 )
 select id from moved

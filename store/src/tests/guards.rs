@@ -15,7 +15,8 @@ async fn only_the_current_attempt_of_the_right_step_counts(pool: PgPool) {
     let (before, analyze) = (task.step_ids[0], task.step_ids[1]);
     let foreign = Namespace::new("others").expect("a valid name");
     let report = [world.finished(before, StepKind::Standard, 1)];
-    let applied = world.store.apply_outcomes(&foreign, &report).await.expect("read");
+    let applied =
+        world.store.apply_outcomes(&foreign, &report, super::LEASE_MS).await.expect("read");
     assert_eq!(applied.verdicts, [Verdict::Unknown]);
 
     let set = [

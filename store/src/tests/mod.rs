@@ -1,8 +1,10 @@
 //! Statements against a real Postgres; each test has a database of its own.
 
 mod decisions;
+mod failures;
 mod flow;
 mod guards;
+mod handover;
 mod races;
 
 use std::sync::Arc;
@@ -43,6 +45,8 @@ steps:
     dependencies: [join]
     handler: {callable: t.after}
 ";
+
+const LEASE_MS: u64 = 10_000;
 
 fn ns() -> Namespace {
     Namespace::new("tests").expect("a valid name")
@@ -105,11 +109,12 @@ impl World {
             worker: self.worker,
             execution_ms: 3,
             ending: Ok("{\"value\": 1}".into()),
+            takes_next: false,
         }
     }
 
     async fn apply(&self, set: &[FinishedAttempt]) -> Applied {
-        self.store.apply_outcomes(&ns(), set).await.expect("applied")
+        self.store.apply_outcomes(&ns(), set, LEASE_MS).await.expect("applied")
     }
 
     async fn succeed(&self, step: StepId, kind: StepKind) -> Applied {
@@ -140,6 +145,8 @@ impl World {
             priority: 0,
             is_no_op: false,
             expected: members,
+            max_failed: members,
+            isolates: false,
             members: (0..members)
                 .map(|n| NewMember {
                     name: format!("work_{:03}", n + 1),

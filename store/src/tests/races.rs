@@ -1,9 +1,11 @@
 //! Two transactions at a time.
 
 use sqlx::PgPool;
-use tasker_messages::{StepKind, Verdict};
+use tasker_messages::{StepId, StepKind, Verdict};
+use uuid::Uuid;
 
-use super::World;
+use super::{World, failure};
+use crate::submit::{NewStepRow, StepRows, insert_edges};
 
 #[sqlx::test]
 async fn two_last_members_empty_their_batch_once(pool: PgPool) {
@@ -70,5 +72,88 @@ async fn a_claim_and_an_outcome_exclude_each_other(pool: PgPool) {
         );
         let stored = applied.verdicts[0] == Verdict::Applied;
         assert!(ran != stored, "either a new attempt or the outcome of the old one");
+    }
+}
+
+/// A converging transaction gives a step a child while the step's outcome waits for it: the statement
+/// of the outcome began before the edge was there, and must not overlook it.
+#[sqlx::test]
+async fn a_child_that_comes_while_the_outcome_waits_is_released(pool: PgPool) {
+    let world = World::new(pool).await;
+    let task = world.submit().await;
+    let parent = task.step_ids[0];
+    let child = StepId::from_uuid(Uuid::now_v7());
+    let mut converging = world.pool.begin().await.expect("begun");
+    sqlx::query("select from tasker.steps where id = $1 for no key update")
+        .bind(parent.as_uuid())
+        .execute(&mut *converging)
+        .await
+        .expect("locked");
+    let mut rows = StepRows::default();
+    rows.push(NewStepRow {
+        id: child,
+        task_id: task.id,
+        namespace: "tests",
+        name: "late",
+        kind: "standard",
+        ready: false,
+        pending_parents: 1,
+        children: 0,
+        unsettled: false,
+        queue: "default",
+    });
+    let (applied, ()) = tokio::join!(world.succeed(parent, StepKind::Standard), async {
+        until_waiting(&world, 1).await;
+        rows.insert(&mut converging).await.expect("inserted");
+        insert_edges(&mut converging, &[(parent, child)]).await.expect("inserted");
+        converging.commit().await.expect("committed");
+    });
+    assert!(applied.ready.iter().any(|step| step.id == child), "{applied:?}");
+    assert_eq!(applied.ready.len(), 2, "and `analyze`, which was there before");
+    assert_eq!(world.count("select count(*) from tasker.outcomes").await, 1);
+}
+
+/// Whoever ends a task may have begun before the failing step's outcome was stored.
+#[sqlx::test]
+async fn a_task_tells_the_error_of_a_step_that_failed_meanwhile(pool: PgPool) {
+    const TWO: &str = "
+name: numbers
+namespace_name: tests
+version: 1.0.0
+steps:
+  - {name: bad, handler: {callable: t}}
+  - {name: good, handler: {callable: t}}
+";
+    let world = World::of(pool, TWO).await;
+    let task = world.submit().await;
+    let mut bad = world.finished(task.step_ids[0], StepKind::Standard, 1);
+    bad.ending = Err(failure(false));
+    let good = world.finished(task.step_ids[1], StepKind::Standard, 1);
+    let mut holding = world.pool.begin().await.expect("begun");
+    sqlx::query("select from tasker.tasks for no key update")
+        .execute(&mut *holding)
+        .await
+        .expect("locked");
+    let first = world.apply(std::slice::from_ref(&bad));
+    let second = async {
+        until_waiting(&world, 1).await;
+        world.apply(std::slice::from_ref(&good)).await
+    };
+    let (first, second, ()) = tokio::join!(first, second, async {
+        until_waiting(&world, 2).await;
+        holding.rollback().await.expect("released");
+    });
+    assert!(first.finished_tasks.is_empty());
+    assert_eq!(second.finished_tasks.len(), 1);
+    let view = world.store.view_task(task.id, None).await.expect("read").expect("there");
+    assert_eq!(view.error.expect("says why").code, "BOOM");
+}
+
+/// Waits until so many transactions wait for a lock in the test's database.
+async fn until_waiting(world: &World, transactions: i64) {
+    let waiting = "select count(*) from pg_stat_activity
+                   where datname = current_database() and wait_event_type = 'Lock'";
+    while world.count(waiting).await < transactions {
+        tokio::task::yield_now().await;
     }
 }

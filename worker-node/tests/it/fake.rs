@@ -12,9 +12,9 @@ use tasker_config::Settings;
 use tasker_messages::subject::{self, Request};
 use tasker_messages::{
     AttemptFinished, AttemptOutcome, Claim, ClaimReply, ClaimRequest, ClaimVerdict, CursorConfig,
-    GetShared, Heartbeat, Namespace, NodeId, OutcomeReport, OutcomeVerdicts, Queue, QueueList,
-    QueueRef, Refusal, ReleaseReply, ReleaseRequest, ReleasedStep, SharedStep, StepId, TaskId,
-    Verdict, WorkItem,
+    GetShared, Heartbeat, Namespace, NextStep, NodeId, OutcomeReport, OutcomeVerdicts, Queue,
+    QueueList, QueueRef, Refusal, ReleaseReply, ReleaseRequest, ReleasedStep, SharedStep, StepId,
+    TaskId, Verdict, WorkItem,
 };
 use tasker_sdk::HandlerRegistry;
 use tasker_worker_node::WorkerNode;
@@ -24,6 +24,7 @@ use uuid::Uuid;
 use crate::server::{TestServer, within};
 
 type Judge = Box<dyn FnMut(&[AttemptFinished]) -> Result<Vec<Verdict>, Refusal> + Send>;
+type Hand = Box<dyn FnMut(&[AttemptFinished], u32) -> Vec<NextStep> + Send>;
 type Claims = Box<dyn FnMut(&Claim) -> ClaimVerdict + Send>;
 type Parts = Box<dyn FnMut(&GetShared) -> Result<SharedStep, Refusal> + Send>;
 
@@ -37,7 +38,10 @@ pub(crate) struct Seen {
     pub(crate) parts: Vec<GetShared>,
     pub(crate) released: Vec<ReleasedStep>,
     pub(crate) beats: Vec<Heartbeat>,
+    /// What each report would take.
+    pub(crate) takes: Vec<u32>,
     pub(crate) judge: Judge,
+    pub(crate) hand: Hand,
     pub(crate) grant: Claims,
     pub(crate) part: Parts,
 }
@@ -52,7 +56,9 @@ impl Seen {
             parts: Vec::new(),
             released: Vec::new(),
             beats: Vec::new(),
+            takes: Vec::new(),
             judge: Box::new(|outcomes| Ok(vec![Verdict::Applied; outcomes.len()])),
+            hand: Box::new(|_, _| Vec::new()),
             grant: Box::new(|_| ClaimVerdict::Run { attempt: 2, tries: 1 }),
             part: Box::new(|_| Ok(part("echo", json!(null)))),
         }
@@ -283,20 +289,22 @@ impl Shared {
 }
 
 async fn take_report(shared: &Shared, incoming: Incoming) {
-    let OutcomeReport { outcomes, .. } = read(&incoming);
-    let verdicts = {
+    let OutcomeReport { outcomes, takes, .. } = read(&incoming);
+    let (verdicts, next) = {
         let mut seen = shared.lock();
         seen.open += 1;
         seen.most_open = seen.most_open.max(seen.open);
         let verdicts = (seen.judge)(&outcomes);
+        let next = (seen.hand)(&outcomes, takes);
+        seen.takes.push(takes);
         seen.reports.push(outcomes);
-        verdicts
+        (verdicts, next)
     };
     shared.changed.notify_waiters();
     let mut answering = shared.answering.subscribe();
     drop(answering.wait_for(|&answering| answering).await);
     shared.lock().open -= 1;
-    incoming.answer(verdicts.map(|verdicts| OutcomeVerdicts { verdicts })).await;
+    incoming.answer(verdicts.map(|verdicts| OutcomeVerdicts { verdicts, next })).await;
     shared.changed.notify_waiters();
 }
 

@@ -6,5 +6,6 @@ mod server;
 mod delivery;
 mod fake;
 mod handlers;
+mod handover;
 mod reports;
 mod stop;

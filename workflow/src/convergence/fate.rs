@@ -22,6 +22,8 @@ pub(super) enum Fate {
     Created,
     /// A decision did not choose it or something that it needs.
     Never,
+    /// A batch that was stopped: whatever of it succeeded is not aggregated.
+    Stopped,
     /// What would have created it has failed: to a convergence it has ended badly.
     Lost,
     /// A convergence that has nothing to converge.
@@ -85,9 +87,10 @@ impl Fates {
     fn batch(&self, template: &Template, facts: &TaskFacts, worker: usize) -> Fate {
         if let Some(batch) = facts.batches.get(template.steps[worker].name.as_str()) {
             return match (batch.remaining, batch.succeeded) {
+                (1.., _) => Fate::Live,
+                (0, _) if batch.stopped => Fate::Stopped,
                 (0, 0) => Fate::Failed,
                 (0, _) => Fate::Done,
-                _ => Fate::Live,
             };
         }
         // Without a sealed batch only the failure of the analyzer is an end; its success is followed
@@ -101,11 +104,14 @@ impl Fates {
 
     /// A convergence runs over the intersection of what it declares and what exists: when all of
     /// that has ended, and something of it has ended well. Where it declares batches, one of those
-    /// that exist must have a member that succeeded: no join passes on an empty set.
+    /// that exist must have a member that succeeded: no join passes on an empty set. None of them may
+    /// have been stopped.
     fn convergence(&self, template: &Template, position: usize) -> Fate {
         let parents = &template.graph.parents[position];
         let there = || parents.iter().copied().filter(|&parent| self[parent] != Fate::Never);
-        let ended = |parent: usize| matches!(self[parent], Fate::Done | Fate::Failed | Fate::Lost);
+        let ended = |parent: usize| {
+            matches!(self[parent], Fate::Done | Fate::Failed | Fate::Stopped | Fate::Lost)
+        };
         if there().next().is_none() {
             return Fate::Never;
         }
@@ -115,7 +121,9 @@ impl Fates {
         let done = |parent: usize| self[parent] == Fate::Done;
         let mut batches = there().filter(|&parent| is_worker(template, parent)).peekable();
         let nothing_to_join = batches.peek().is_some() && !batches.any(done);
-        if nothing_to_join || !there().any(done) { Fate::Blocked } else { Fate::Created }
+        let stopped = there().any(|parent| self[parent] == Fate::Stopped);
+        let blocked = nothing_to_join || stopped || !there().any(done);
+        if blocked { Fate::Blocked } else { Fate::Created }
     }
 
     /// A step behind decisions or convergences exists when everything in front of it does and every

@@ -2,16 +2,18 @@ use super::*;
 use crate::testing::{shown, template};
 
 /// Facts out of words: `a` has a row, `a+` and `a-` have ended well and badly, `w=2/1/0` is a sealed
-/// batch with remaining / succeeded / failed, `d:x,y` is a decision that has chosen `x` and `y`, and
+/// batch with remaining / succeeded / failed, `w=0/1/2!` one that was stopped, `d:x,y` is a decision that has chosen `x` and `y`, and
 /// `d::x` one whose choice was acted on.
 fn facts(words: &str) -> TaskFacts {
     let mut facts = TaskFacts::default();
     for word in words.split_whitespace() {
         if let Some((worker, numbers)) = word.split_once('=') {
-            let numbers: Vec<u32> =
-                numbers.split('/').map(|n| n.parse().expect("a number")).collect();
+            let stopped = numbers.ends_with('!');
+            let numbers = numbers.trim_end_matches('!').split('/');
+            let numbers: Vec<u32> = numbers.map(|n| n.parse().expect("a number")).collect();
             let [remaining, succeeded, failed] = numbers[..] else { panic!("{word}") };
-            facts.batches.insert(worker.to_owned(), BatchFact { remaining, succeeded, failed });
+            let fact = BatchFact { remaining, succeeded, failed, stopped };
+            facts.batches.insert(worker.to_owned(), fact);
             continue;
         }
         if let Some((decision, names)) = word.split_once(':') {
@@ -134,6 +136,9 @@ fn one_batch() {
     check(&steps, "s+ w=0/0/3", &["!j"]);
     check(&steps, "s-", &["!j"]);
     check(&steps, "", &[]);
+    // What was stopped is not aggregated, however much of it succeeded.
+    check(&steps, "s+ w=2/5/2!", &[]);
+    check(&steps, "s+ w=0/5/2!", &["!j"]);
 }
 
 #[test]
@@ -173,6 +178,9 @@ fn two_batches() {
     check(&steps, "s- t+", &[]);
     check(&steps, "s- t+ v=0/0/9", &["!j"]);
     check(&steps, "s- t-", &["!j"]);
+    // One that was stopped holds up what joins both.
+    check(&steps, "s+ w=0/3/2! t+ v=1/0/0", &[]);
+    check(&steps, "s+ w=0/3/2! t+ v=0/1/0", &["!j"]);
     // Two convergences on one batch.
     let steps = ["s b", "w w s", "j j w", "k j w"];
     check(&steps, "s+ w=0/1/0", &["j 0 ready", "k 0 ready"]);

@@ -15,6 +15,7 @@ use serde_json::Value;
 use tasker_messages::{FailureStrategy, Namespace, Problem, Queue, StepKind, StepName};
 
 pub use self::version::compare_versions;
+use crate::batching::Tolerated;
 use crate::graph::Graph;
 use crate::retry::RetryPolicy;
 
@@ -80,6 +81,8 @@ pub struct BatchConfig {
     pub worker_template: Option<StepName>,
     /// What a failing member does to its batch.
     pub failure_strategy: FailureStrategy,
+    /// How many members may fail; `None` leaves it to the strategy.
+    pub tolerated: Option<Tolerated>,
 }
 
 impl Template {

@@ -12,6 +12,7 @@ use super::scalar::{Meaning, meaning};
 use super::section::{Field, Section, json, text, wrong_type};
 use super::yaml::{Node, join};
 use super::{BatchConfig, Handler};
+use crate::batching::Tolerated;
 use crate::retry::{Backoff, RetryPolicy};
 
 /// Longest name of a handler in bytes.
@@ -230,8 +231,11 @@ fn batch(step: &mut Section<'_>) -> Option<DraftBatch> {
             Err(e) => section.report(code::INVALID_NAME, &field.path, worker_line, e.to_string()),
         }
     }
-    failure_strategy(&mut section);
-    section.refuse(&["parallelism", "checkpoint_interval", "tolerated_failures"]);
+    if let Some(strategy) = failure_strategy(&mut section) {
+        config.failure_strategy = strategy;
+    }
+    config.tolerated = section.section("tolerated_failures").and_then(tolerated);
+    section.refuse(&["parallelism", "checkpoint_interval"]);
     section.finish();
     Some(DraftBatch { path, line, worker_line, config })
 }
@@ -241,16 +245,52 @@ fn positive(section: &mut Section<'_>, key: &'static str) -> Option<u32> {
     u32::try_from(number).ok()
 }
 
-/// Only one strategy runs yet, so there is nothing to keep.
-fn failure_strategy(section: &mut Section<'_>) {
-    let Some(field) = section.take("failure_strategy") else { return };
+fn failure_strategy(section: &mut Section<'_>) -> Option<FailureStrategy> {
+    let field = section.take("failure_strategy")?;
+    // An older spelling.
     if matches!(meaning(&field.node), Meaning::Text("isolate_failed")) {
-        section.not_yet(&field, "the failure strategy `isolate_failed`");
-        return;
+        return Some(FailureStrategy::Isolate);
     }
-    let names = FailureStrategy::ALL.iter().map(|strategy| strategy.as_str());
-    let strategy: Option<FailureStrategy> = one_of(section, &field, names);
-    if let Some(other @ (FailureStrategy::FailFast | FailureStrategy::Isolate)) = strategy {
-        section.not_yet(&field, &format!("the failure strategy `{other}`"));
+    one_of(section, &field, FailureStrategy::ALL.iter().map(|strategy| strategy.as_str()))
+}
+
+/// A count or a percentage, not both.
+fn tolerated(mut section: Section<'_>) -> Option<Tolerated> {
+    if !section.has("count") && !section.has("percentage") {
+        let message = "needs `count` or `percentage`";
+        section.report(code::MISSING_KEY, &section.path, section.line, message);
     }
+    let count = section.integer("count", 0..=u64::from(u32::MAX));
+    let percentage = percentage(&mut section);
+    let (path, line) = (section.path.clone(), section.line);
+    let tolerated = match (count, percentage) {
+        (Some(_), Some(_)) => {
+            let message = "`count` and `percentage` say the same thing; keep one of them";
+            section.report(code::CONFLICTING_KEYS, &path, line, message);
+            None
+        }
+        (Some(count), None) => u32::try_from(count).ok().map(Tolerated::Count),
+        (None, percentage) => percentage.map(Tolerated::Percentage),
+    };
+    section.finish();
+    tolerated
+}
+
+fn percentage(section: &mut Section<'_>) -> Option<f64> {
+    let field = section.take("percentage")?;
+    let number = match meaning(&field.node) {
+        Meaning::Integer(number) => Some(number as f64),
+        Meaning::Decimal(number) => Some(number),
+        Meaning::Unrepresentable => None,
+        _ => {
+            wrong_type(section.problems(), &field.path, &field.node, "a number from 0 to 100");
+            return None;
+        }
+    };
+    let inside = number.filter(|number| (0.0..=100.0).contains(number));
+    if inside.is_none() {
+        let message = "must be 0 to 100";
+        section.report(code::INVALID_VALUE, &field.path, field.node.line, message);
+    }
+    inside
 }

@@ -51,6 +51,11 @@ impl<'p> Section<'p> {
         Some(Field { path: join(&self.path, key), key_line: line, node: value })
     }
 
+    /// Whether the key is there and was not taken yet.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.iter().any(|entry| entry.key == key)
+    }
+
     /// Takes the value of one of two spellings of a key.
     pub(super) fn take_either(&mut self, one: &'static str, other: &'static str) -> Option<Field> {
         let (first, second) = (self.take(one), self.take(other));

@@ -5,7 +5,7 @@
 mod lane;
 mod publish;
 
-pub(crate) use self::publish::ensure as ensure_queue;
+pub(crate) use self::publish::{complete, ensure as ensure_queue, work_item};
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tasker_bus::ConsumerLoad;
 use tasker_messages::{BatchId, Namespace, Queue, StepId};
-use tasker_store::{OpenBatch, ReadyStep};
+use tasker_store::{KnownResults, OpenBatch, ReadyStep};
 use tasker_workflow::WindowLimits;
 
 use self::lane::{Lane, LaneKey, Prepared, Published};
@@ -27,8 +27,9 @@ pub(crate) struct DispatchActor;
 pub(crate) enum DispatchMessage {
     /// These steps have become ready.
     Ready(Vec<StepId>),
-    /// These steps have become ready, as the transaction left them.
-    Released(Vec<ReadyStep>),
+    /// These steps have become ready, as the transaction left them, which also knows these results
+    /// of their parents.
+    Released(Vec<ReadyStep>, KnownResults),
     /// These batches were sealed by this node.
     Sealed(Vec<BatchId>),
     /// Steps with what is needed to publish them.
@@ -102,7 +103,7 @@ impl Actor for DispatchActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             DispatchMessage::Ready(steps) => state.load(&myself, steps),
-            DispatchMessage::Released(steps) => state.complete(&myself, steps),
+            DispatchMessage::Released(steps, known) => state.complete(&myself, steps, known),
             DispatchMessage::Sealed(batches) => state.claim(&myself, batches),
             DispatchMessage::Loaded(steps) => state.add_steps(&myself, steps),
             DispatchMessage::Batches(batches) => state.add_batches(&myself, batches),
@@ -154,10 +155,16 @@ impl DispatchState {
         run_detached(myself, work, || DispatchMessage::Loaded(Vec::new()));
     }
 
-    fn complete(&self, myself: &ActorRef<DispatchMessage>, steps: Vec<ReadyStep>) {
+    fn complete(
+        &self,
+        myself: &ActorRef<DispatchMessage>,
+        steps: Vec<ReadyStep>,
+        known: KnownResults,
+    ) {
         let node = self.node.clone();
-        let work =
-            async move { DispatchMessage::Loaded(publish::complete(&node, steps, false).await) };
+        let work = async move {
+            DispatchMessage::Loaded(publish::complete(&node, steps, &known, false).await)
+        };
         run_detached(myself, work, || DispatchMessage::Loaded(Vec::new()));
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 use tasker_bus::Outgoing;
 use tasker_messages::{SharedStep, StepId, TaskId, WorkItem, subject};
-use tasker_store::{MemberRow, ReadyStep, StoreError};
+use tasker_store::{KnownResults, MemberRow, ReadyStep, StoreError};
 
 use super::lane::{LaneKey, MemberShared, Prepared, Published, Span, Work};
 use crate::orchestrator::Node;
@@ -16,14 +16,19 @@ type Shared = HashMap<(TaskId, String), SharedStep>;
 /// Reads ready steps and their shared parts. What cannot be read now is found by a sweep.
 pub(crate) async fn prepare(node: &Node, steps: &[StepId], swept: bool) -> Vec<Prepared> {
     match node.store.load_ready(steps).await {
-        Ok(steps) => complete(node, steps, swept).await,
+        Ok(steps) => complete(node, steps, &KnownResults::new(), swept).await,
         Err(error) => unread(&error),
     }
 }
 
 /// Reads the shared parts of ready steps. What cannot be read now is found by a sweep.
-pub(crate) async fn complete(node: &Node, steps: Vec<ReadyStep>, swept: bool) -> Vec<Prepared> {
-    let shared = match load_shared_of(node, &steps).await {
+pub(crate) async fn complete(
+    node: &Node,
+    steps: Vec<ReadyStep>,
+    known: &KnownResults,
+    swept: bool,
+) -> Vec<Prepared> {
+    let shared = match load_shared_of(node, &steps, known).await {
         Ok(shared) => shared,
         Err(error) => return unread(&error),
     };
@@ -41,7 +46,11 @@ fn unread(error: &StoreError) -> Vec<Prepared> {
     Vec::new()
 }
 
-async fn load_shared_of(node: &Node, steps: &[ReadyStep]) -> Result<Shared, StoreError> {
+async fn load_shared_of(
+    node: &Node,
+    steps: &[ReadyStep],
+    known: &KnownResults,
+) -> Result<Shared, StoreError> {
     let mut by_namespace: HashMap<_, Vec<_>> = HashMap::new();
     for step in steps {
         by_namespace.entry(&step.namespace).or_default().push(step.shared_key());
@@ -50,7 +59,7 @@ async fn load_shared_of(node: &Node, steps: &[ReadyStep]) -> Result<Shared, Stor
     for (namespace, mut keys) in by_namespace {
         keys.sort();
         keys.dedup();
-        shared.extend(node.store.load_shared(namespace, &keys).await?);
+        shared.extend(node.store.load_shared(namespace, &keys, known).await?);
     }
     Ok(shared)
 }
@@ -101,7 +110,7 @@ async fn publish_all(
 
     let subject = subject::work(&key.0, &key.1);
     let mut messages: Vec<Outgoing> = Vec::with_capacity(work.steps.len() + members.len());
-    messages.extend(work.steps.iter().map(|p| single(node, &subject, p)));
+    messages.extend(work.steps.iter().map(|p| outgoing(&subject, &work_item(node, p))));
     let mut member = members.iter().peekable();
     for span in &work.spans {
         let end = span.batch.id.member(span.upto - 1);
@@ -177,7 +186,7 @@ async fn load_member_shared(
     if missing.is_empty() {
         return Ok(());
     }
-    let shared = node.store.load_shared(&key.0, &missing).await?;
+    let shared = node.store.load_shared(&key.0, &missing, &KnownResults::new()).await?;
     let limit = node.settings.dispatch.inline_member_shared_bytes;
     for span in spans.iter_mut().filter(|s| matches!(s.shared, MemberShared::Unknown)) {
         let found = shared.get(&(span.batch.task_id, span.batch.worker_template.clone()));
@@ -187,9 +196,10 @@ async fn load_member_shared(
     Ok(())
 }
 
-fn single(node: &Node, subject: &str, prepared: &Prepared) -> Outgoing {
+/// The work item of a step that is not sent as part of a batch.
+pub(crate) fn work_item(node: &Node, prepared: &Prepared) -> WorkItem {
     let step = &prepared.step;
-    let item = WorkItem {
+    WorkItem {
         task_id: step.task_id,
         step_id: step.id,
         name: step.name.as_str().into(),
@@ -201,8 +211,7 @@ fn single(node: &Node, subject: &str, prepared: &Prepared) -> Outgoing {
         node: node.id,
         cursor: step.cursor.clone().and_then(|text| RawValue::from_string(text).ok()),
         shared: prepared.shared.clone(),
-    };
-    outgoing(subject, &item)
+    }
 }
 
 fn member_message(node: &Node, subject: &str, span: &Span, row: &MemberRow) -> Outgoing {

@@ -1,0 +1,302 @@
+//! The statement that stores outcomes and all that follows from them, and what it answers.
+
+use std::collections::{HashMap, HashSet};
+
+use sqlx::PgConnection;
+use tasker_messages::{BatchId, Namespace, Queue, StepId, StepKind, TaskId, Verdict};
+use tasker_workflow::task_end;
+use uuid::Uuid;
+
+use crate::counters::FinishedTask;
+use crate::dispatch::{namespace as stored_namespace, queue as stored_queue};
+use crate::shared::MAX_DEPENDENCY_BYTES;
+use crate::{Applied, FinishedAttempt, KnownResults, ReadyStep, StoreError, UnsettledStep};
+
+/// What became of a set.
+#[derive(Default)]
+pub(crate) struct Landed {
+    pub(crate) applied: Applied,
+    /// Places of attempts that were passed over, because their steps got children meanwhile.
+    pub(crate) outdated: Vec<usize>,
+}
+
+/// A row of the answer; `apply.sql` says what stands where.
+struct Row {
+    what: String,
+    id: Uuid,
+    task_id: Uuid,
+    other: Option<Uuid>,
+    kind: Option<String>,
+    queue: Option<String>,
+    name: Option<String>,
+    namespace: Option<String>,
+    attempt: i32,
+    dispatch_seq: i32,
+    number: i32,
+    unsettled: bool,
+    live: bool,
+    edges_seen: bool,
+    applied: bool,
+    priority: i16,
+}
+
+/// A step as the statement found it, and whether it got its outcome.
+struct Touched {
+    task_id: TaskId,
+    is_member: bool,
+    kind: StepKind,
+    name: Option<String>,
+    attempt: u32,
+    dispatch_seq: u32,
+    unsettled: bool,
+    queue: Option<String>,
+    live: bool,
+    edges_seen: bool,
+    applied: bool,
+    ended_before: bool,
+}
+
+impl Touched {
+    /// Whether this very attempt got the outcome: a set may hold several attempts of one step.
+    fn applied_as(&self, attempt: &FinishedAttempt) -> bool {
+        self.applied && self.attempt == attempt.attempt && self.kind == attempt.kind
+    }
+
+    /// Whether nothing but missing edges stood in the way.
+    fn is_outdated(&self, attempt: &FinishedAttempt) -> bool {
+        !self.edges_seen
+            && self.live
+            && !self.ended_before
+            && self.attempt == attempt.attempt
+            && self.kind == attempt.kind
+    }
+}
+
+/// Stores a set of outcomes of one namespace, each of which ends its step.
+pub(crate) async fn land(
+    connection: &mut PgConnection,
+    namespace: &Namespace,
+    set: &[&FinishedAttempt],
+    lease_ms: u64,
+) -> Result<Landed, StoreError> {
+    let mut landed = Landed::default();
+    if set.is_empty() {
+        return Ok(landed);
+    }
+    let applied = &mut landed.applied;
+    let mut touched: HashMap<Uuid, Touched> = HashMap::with_capacity(set.len());
+    for row in apply(connection, namespace, set, lease_ms).await? {
+        match row.what.as_str() {
+            "step" => {
+                let (id, found) = (row.id, row.touched()?);
+                let known = touched.entry(id).or_insert(found);
+                known.applied |= row.applied;
+            }
+            "ready" => applied.ready.push(row.ready_step()?),
+            "handed" => {
+                let giver = StepId::from_uuid(row.other.unwrap_or_default());
+                applied.handed.push((giver, row.ready_step()?));
+            }
+            "batch" => {
+                let queue = stored_queue(row.queue.as_deref().unwrap_or_default())?;
+                *applied.finished_by_queue.entry(queue).or_default() += row.attempt as u32;
+                let batch = (BatchId::from_uuid(row.id), TaskId::from_uuid(row.task_id));
+                if row.number == 0 {
+                    applied.emptied.push(batch);
+                } else if row.unsettled {
+                    applied.stopped.push(batch);
+                }
+            }
+            _ => applied.finished_tasks.push(row.finished_task()?),
+        }
+    }
+    find_ended(connection, &mut touched).await?;
+    for (place, attempt) in set.iter().enumerate() {
+        let row = touched.get(&attempt.step_id.as_uuid());
+        applied.verdicts.push(verdict(attempt, row));
+        match row {
+            Some(row) if row.applied_as(attempt) => note_ended(applied, attempt, row),
+            Some(row) if row.is_outdated(attempt) => landed.outdated.push(place),
+            _ => {}
+        }
+    }
+    applied.results = results_for_children(applied, set, &touched);
+    Ok(landed)
+}
+
+async fn apply(
+    connection: &mut PgConnection,
+    namespace: &Namespace,
+    set: &[&FinishedAttempt],
+    lease_ms: u64,
+) -> Result<Vec<Row>, StoreError> {
+    fn column<T>(set: &[&FinishedAttempt], get: impl Fn(&FinishedAttempt) -> T) -> Vec<T> {
+        set.iter().map(|a| get(a)).collect()
+    }
+    let result = |a: &FinishedAttempt| a.ending.as_ref().ok().map(|text| text.to_string());
+    let mut errors = Vec::with_capacity(set.len());
+    for attempt in set {
+        let error = attempt.ending.as_ref().err().map(serde_json::to_string).transpose();
+        errors.push(error.map_err(|e| StoreError::stored("error", e))?);
+    }
+    let rows = sqlx::query_file_as!(
+        Row,
+        "queries/outcomes/apply.sql",
+        namespace.as_str(),
+        &column(set, |a| a.step_id.as_uuid()),
+        &column(set, |a| a.attempt as i32),
+        &column(set, |a| a.kind.as_str().to_owned()),
+        &column(set, result) as &[Option<String>],
+        &errors as &[Option<String>],
+        &column(set, |a| a.worker.as_uuid()),
+        &column(set, |a| i32::try_from(a.execution_ms).unwrap_or(i32::MAX)),
+        &column(set, |a| a.takes_next),
+        lease_ms as f64 / 1000.0,
+        &task_ends(),
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows)
+}
+
+/// How a task without active steps ends: nothing failed or pending, something failed, something
+/// pending, both.
+fn task_ends() -> Vec<String> {
+    let cases = [(0, 0), (0, 1), (1, 0), (1, 1)];
+    let end = |(pending, failed)| task_end(0, pending, failed).map(|state| state.to_string());
+    cases.into_iter().filter_map(end).collect()
+}
+
+impl Row {
+    fn touched(&self) -> Result<Touched, StoreError> {
+        let kind = self.kind.as_deref().unwrap_or_default();
+        Ok(Touched {
+            task_id: TaskId::from_uuid(self.task_id),
+            is_member: self.other.is_some(),
+            kind: kind.parse().map_err(|e| StoreError::stored("step kind", e))?,
+            name: self.name.clone(),
+            attempt: self.attempt as u32,
+            dispatch_seq: self.dispatch_seq as u32,
+            unsettled: self.unsettled,
+            queue: self.queue.clone(),
+            live: self.live,
+            edges_seen: self.edges_seen,
+            applied: self.applied,
+            ended_before: false,
+        })
+    }
+
+    fn ready_step(self) -> Result<ReadyStep, StoreError> {
+        let name = self.name.unwrap_or_default();
+        Ok(ReadyStep {
+            id: StepId::from_uuid(self.id),
+            task_id: TaskId::from_uuid(self.task_id),
+            namespace: stored_namespace(self.namespace.as_deref().unwrap_or_default())?,
+            queue: stored_queue(self.queue.as_deref().unwrap_or_default())?,
+            priority: self.priority as i8,
+            template_step: name.clone(),
+            name,
+            attempt: self.attempt as u32,
+            dispatch_seq: self.dispatch_seq as u32,
+            tries: self.number as u32,
+            claim_required: self.unsettled,
+            cursor: None,
+        })
+    }
+
+    fn finished_task(&self) -> Result<FinishedTask, StoreError> {
+        let state = self.kind.as_deref().unwrap_or_default();
+        Ok(FinishedTask {
+            id: TaskId::from_uuid(self.id),
+            namespace: stored_namespace(self.namespace.as_deref().unwrap_or_default())?,
+            state: state.parse().map_err(|e| StoreError::stored("task state", e))?,
+        })
+    }
+}
+
+/// Looks which of the steps that got no outcome now had one before.
+async fn find_ended(
+    connection: &mut PgConnection,
+    touched: &mut HashMap<Uuid, Touched>,
+) -> Result<(), StoreError> {
+    let refused: Vec<Uuid> =
+        touched.iter().filter(|(_, row)| !row.applied).map(|(id, _)| *id).collect();
+    if refused.is_empty() {
+        return Ok(());
+    }
+    let ended = sqlx::query_scalar!(
+        "select step_id from tasker.outcomes where step_id = any($1::uuid[])",
+        &refused
+    )
+    .fetch_all(connection)
+    .await?;
+    for id in ended {
+        if let Some(row) = touched.get_mut(&id) {
+            row.ended_before = true;
+        }
+    }
+    Ok(())
+}
+
+/// The verdict on an attempt whose step was found in this state.
+fn verdict(attempt: &FinishedAttempt, row: Option<&Touched>) -> Verdict {
+    match row {
+        None => Verdict::Unknown,
+        Some(row) if row.applied_as(attempt) => Verdict::Applied,
+        Some(row) if row.ended_before || row.applied => Verdict::Duplicate,
+        Some(row) if row.kind != attempt.kind || !row.live => not_running(attempt, row),
+        // The attempt is current and yet was not inserted: another transaction did it meanwhile.
+        Some(row) if row.attempt == attempt.attempt => Verdict::Duplicate,
+        Some(row) => Verdict::Stale { superseded: row.dispatch_seq > attempt.dispatch_seq },
+    }
+}
+
+/// A report on a step that cannot be running as the report says: another kind of step, one that
+/// waits for its parents, or one whose retry was scheduled meanwhile.
+fn not_running(attempt: &FinishedAttempt, row: &Touched) -> Verdict {
+    if row.kind == attempt.kind && row.attempt > attempt.attempt {
+        return Verdict::Stale { superseded: row.dispatch_seq > attempt.dispatch_seq };
+    }
+    Verdict::Unknown
+}
+
+/// Notes what follows from an ended step that is not a member of a batch.
+fn note_ended(applied: &mut Applied, attempt: &FinishedAttempt, row: &Touched) {
+    if row.is_member {
+        return;
+    }
+    if row.unsettled {
+        applied.unsettled.push(UnsettledStep {
+            id: attempt.step_id,
+            task_id: row.task_id,
+            expands: attempt.ending.is_ok() && row.kind == StepKind::Batchable,
+        });
+    }
+    if let Some(queue) = row.queue.as_deref().and_then(|q| Queue::new(q).ok()) {
+        *applied.finished_by_queue.entry(queue).or_default() += 1;
+    }
+}
+
+/// What children that have become ready read of the parents in this set, but for results so large
+/// that they are read on demand.
+fn results_for_children(
+    applied: &Applied,
+    set: &[&FinishedAttempt],
+    touched: &HashMap<Uuid, Touched>,
+) -> KnownResults {
+    let ready = applied.ready.iter().chain(applied.handed.iter().map(|(_, step)| step));
+    let tasks: HashSet<TaskId> = ready.map(|step| step.task_id).collect();
+    if tasks.is_empty() {
+        return KnownResults::new();
+    }
+    let known = set.iter().filter_map(|attempt| {
+        let row = touched.get(&attempt.step_id.as_uuid())?;
+        let result = attempt.ending.as_ref().ok()?;
+        let needed = row.applied_as(attempt)
+            && tasks.contains(&row.task_id)
+            && result.len() <= MAX_DEPENDENCY_BYTES;
+        let key = (row.task_id, row.name.clone()?);
+        needed.then(|| (key, result.clone()))
+    });
+    known.collect()
+}
