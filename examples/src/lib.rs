@@ -10,6 +10,7 @@ mod csv_profile;
 mod diamond;
 mod faulty;
 mod products;
+mod resumable;
 mod synthetic;
 
 use tasker_sdk::HandlerRegistry;
@@ -26,6 +27,7 @@ pub fn example_handlers() -> HandlerRegistry {
         .merge(synthetic::handlers())
         .merge(diamond::handlers())
         .merge(approval::handlers())
+        .merge(resumable::handlers())
 }
 
 /// Handlers that panic, hang, abort the process and the like. A worker that runs work of others
@@ -41,6 +43,7 @@ pub const TEMPLATES: &[(&str, &str)] = &[
     ("synthetic", include_str!("../templates/synthetic.yaml")),
     ("diamond_decision_batch", include_str!("../templates/diamond_decision_batch.yaml")),
     ("conditional_approval", include_str!("../templates/conditional_approval.yaml")),
+    ("resumable", include_str!("../templates/resumable.yaml")),
     ("bench_fan_out", include_str!("../templates/bench_fan_out.yaml")),
     ("bench_chain", include_str!("../templates/bench_chain.yaml")),
 ];

@@ -87,6 +87,10 @@ codes! {
     RESULT_TOO_LARGE;
     /// The handler's result cannot be stored (NUL characters, nesting).
     RESULT_NOT_STORABLE;
+    /// A checkpoint has no more items than the one before it.
+    CHECKPOINT_NOT_AHEAD;
+    /// A checkpoint is over the limit or cannot be stored.
+    CHECKPOINT_NOT_STORABLE;
     /// Workers vanished while they ran the step, as often as its retry budget allows.
     STEP_POISONED;
     /// The outcome of a batchable step is malformed.

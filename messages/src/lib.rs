@@ -5,6 +5,7 @@
 
 mod batch_inputs;
 mod batch_outcome;
+mod checkpoint;
 mod claim;
 pub mod code;
 pub mod cursor;
@@ -27,6 +28,9 @@ mod work_item;
 
 pub use batch_inputs::{BatchMetadata, BatchWorkerInputs, FailureStrategy};
 pub use batch_outcome::{BatchProcessingOutcome, CreateBatches, CursorRange, CursorSource};
+pub use checkpoint::{
+    Checkpoint, CheckpointVerdict, GetCheckpoint, SaveCheckpoint, StoredCheckpoint,
+};
 pub use claim::{
     Claim, ClaimReply, ClaimRequest, ClaimVerdict, DropReason, ReleaseReply, ReleaseRequest,
     ReleasedStep,
@@ -50,8 +54,8 @@ pub use step_kind::StepKind;
 pub use suggest::nearest;
 pub use task_request::{Accepted, GetTask, TaskRequest, WaitTask};
 pub use view::{
-    BatchView, ResultMetadata, StepPage, StepResults, StepView, TaskList, TaskSummary, TaskView,
-    TemplateList, TemplateSummary, TemplateView,
+    BatchView, CheckpointView, ResultMetadata, StepPage, StepResults, StepView, TaskList,
+    TaskSummary, TaskView, TemplateList, TemplateSummary, TemplateView,
 };
 pub use work_item::{BatchSummary, DependencyResult, ProcessBatchableStep, SharedStep, WorkItem};
 

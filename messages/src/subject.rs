@@ -68,6 +68,10 @@ pub enum Request {
     AppendCursors,
     /// Give back steps that were pulled but not started.
     Release,
+    /// Store how far a step has come.
+    SaveCheckpoint,
+    /// Read how far a step had come.
+    GetCheckpoint,
 }
 
 impl Request {
@@ -83,6 +87,8 @@ impl Request {
         Request::Members,
         Request::AppendCursors,
         Request::Release,
+        Request::SaveCheckpoint,
+        Request::GetCheckpoint,
     ];
 
     /// The subject without the namespace.
@@ -98,6 +104,8 @@ impl Request {
             Request::Members => "tasker.step.members",
             Request::AppendCursors => "tasker.step.cursors",
             Request::Release => "tasker.step.release",
+            Request::SaveCheckpoint => "tasker.step.checkpoint",
+            Request::GetCheckpoint => "tasker.step.resume",
         }
     }
 

@@ -70,6 +70,20 @@ pub struct StepView {
     /// Its outcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub results: Option<StepResults>,
+    /// How far it has come, by its last checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<CheckpointView>,
+}
+
+/// A checkpoint without what was accumulated there.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CheckpointView {
+    /// Where the step goes on.
+    pub cursor: Box<RawValue>,
+    /// How many items are behind it.
+    pub items_processed: u64,
+    /// When it was stored, RFC 3339.
+    pub timestamp: String,
 }
 
 /// The outcome of a step.

@@ -7,6 +7,7 @@
 
 mod apply;
 mod cancel;
+mod checkpoints;
 mod claims;
 mod convergence;
 mod copy;

@@ -307,7 +307,7 @@ fn assemble(
 pub(crate) fn batch_metadata(template: &Template, worker: &str) -> BatchMetadata {
     let config = template.batchable_of(worker).and_then(|batchable| batchable.batch.as_ref());
     config.map_or_else(BatchMetadata::default, |config| BatchMetadata {
-        checkpoint_interval: 0,
+        checkpoint_interval: config.checkpoint_interval,
         cursor_field: config.cursor_field.clone(),
         failure_strategy: config.failure_strategy,
     })

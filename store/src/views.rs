@@ -3,9 +3,10 @@
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tasker_messages::{
-    BatchId, BatchMetadata, BatchView, BatchWorkerInputs, CursorConfig, GetMembers, MemberResult,
-    MembersPage, Namespace, ResultMetadata, StepFailure, StepId, StepPage, StepResults, StepState,
-    StepView, TaskId, TaskList, TaskState, TaskSummary, TaskView, TemplateId,
+    BatchId, BatchMetadata, BatchView, BatchWorkerInputs, CheckpointView, CursorConfig, GetMembers,
+    MemberResult, MembersPage, Namespace, ResultMetadata, StepFailure, StepId, StepPage,
+    StepResults, StepState, StepView, TaskId, TaskList, TaskState, TaskSummary, TaskView,
+    TemplateId,
 };
 use tasker_workflow::Template;
 use time::OffsetDateTime;
@@ -55,6 +56,9 @@ struct StepRow {
     worker: Option<Uuid>,
     execution_ms: Option<i32>,
     ended_at: Option<OffsetDateTime>,
+    checkpoint_cursor: Option<String>,
+    checkpoint_items: Option<i64>,
+    checkpoint_at: Option<OffsetDateTime>,
 }
 
 impl StepRow {
@@ -94,7 +98,16 @@ impl StepRow {
             }),
             _ => None,
         };
+        let checkpoint = match (self.checkpoint_cursor, self.checkpoint_items, self.checkpoint_at) {
+            (Some(cursor), Some(items), Some(at)) => Some(CheckpointView {
+                cursor: raw(cursor)?,
+                items_processed: items as u64,
+                timestamp: rfc3339(at),
+            }),
+            _ => None,
+        };
         Ok(StepView {
+            checkpoint,
             id: StepId::from_uuid(self.id),
             name: self.name,
             kind,

@@ -2,6 +2,7 @@
 
 mod bus;
 mod cancel;
+mod checkpoints;
 mod cli;
 mod crash;
 mod csv_profile;

@@ -9,15 +9,16 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tasker_bus::{Bus, Delivery, Incoming, PullEvent, PullOptions, Puller, ResetReason};
 use tasker_messages::subject::{self, Request};
 use tasker_messages::{
-    AttemptOutcome, ClaimReply, ClaimRequest, IDEMPOTENCY_HEADER, InvalidName, Namespace,
-    OutcomeReport, OutcomeVerdicts, Problem, ProcessBatchableStep, Refusal, ReleaseReply,
-    ReleaseRequest, TaskRequest, code,
+    AttemptOutcome, CheckpointVerdict, ClaimReply, ClaimRequest, IDEMPOTENCY_HEADER, InvalidName,
+    Namespace, OutcomeReport, OutcomeVerdicts, Problem, ProcessBatchableStep, Refusal,
+    ReleaseReply, ReleaseRequest, SaveCheckpoint, TaskRequest, code,
 };
 use tasker_store::FinishedAttempt;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 
 use super::batch_processing::{BatchProcessingMessage, Expansion};
+use super::checkpoints::{CheckpointsMessage, Save};
 use super::dispatch::DispatchMessage;
 use super::finalizer::FinalizerMessage;
 use super::intake::{IntakeMessage, Submission, SubmissionSource, keep_refused};
@@ -141,6 +142,10 @@ async fn route(node: &Node, links: &Links, kind: Request, incoming: Incoming) {
             let result = release(node, links, &namespace, &incoming).await;
             incoming.answer(result).await;
         }
+        Request::SaveCheckpoint => {
+            let result = save_checkpoint(links, &namespace, &incoming).await;
+            incoming.answer(result).await;
+        }
         _ => reads::answer(node, links, kind, &namespace, &incoming).await,
     }
 }
@@ -225,6 +230,21 @@ async fn claim(
         end_poisoned(links, namespace, request.worker, &granted.poisoned).await?;
     }
     Ok(ClaimReply { verdicts: granted.verdicts })
+}
+
+async fn save_checkpoint(
+    links: &Links,
+    namespace: &Namespace,
+    incoming: &Incoming,
+) -> Result<CheckpointVerdict, Refusal> {
+    let request: SaveCheckpoint = reads::parse(&incoming.payload)?;
+    let (answer, answered) = oneshot::channel();
+    let save = Save { namespace: namespace.clone(), request, answer };
+    links.checkpoints.cast(CheckpointsMessage::Save(Box::new(save)));
+    answered.await.unwrap_or_else(|_| {
+        let message = "it is not known whether the checkpoint was stored; send it again";
+        Err(Refusal::retry(code::UNAVAILABLE, message))
+    })
 }
 
 /// Ends steps whose workers vanished too often, as if they had reported it.

@@ -4,6 +4,7 @@ use tasker_messages::{Accepted, Refusal, TaskId, TaskRequest, code};
 use tokio::sync::oneshot;
 
 use super::batch_processing::BatchProcessingMessage;
+use super::checkpoints::CheckpointsMessage;
 use super::convergence::ConvergenceMessage;
 use super::dispatch::DispatchMessage;
 use super::finalizer::FinalizerMessage;
@@ -18,6 +19,7 @@ pub struct Links {
     pub(crate) intake: Link<IntakeMessage>,
     pub(crate) outcomes: Link<OutcomesMessage>,
     pub(crate) batch_processing: Link<BatchProcessingMessage>,
+    pub(crate) checkpoints: Link<CheckpointsMessage>,
     pub(crate) convergence: Link<ConvergenceMessage>,
     pub(crate) dispatch: Link<DispatchMessage>,
     pub(crate) timers: Link<TimersMessage>,

@@ -7,9 +7,9 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tasker_bus::Incoming;
 use tasker_messages::{
-    AppendCursors, CursorConfig, CursorsAppended, GetMembers, GetResult, GetShared, GetTask,
-    MembersPage, Namespace, Problem, Refusal, SharedStep, StoredResult, TaskView, WaitTask, code,
-    subject,
+    AppendCursors, CursorConfig, CursorsAppended, GetCheckpoint, GetMembers, GetResult, GetShared,
+    GetTask, MembersPage, Namespace, Problem, Refusal, SharedStep, StoredCheckpoint, StoredResult,
+    TaskView, WaitTask, code, subject,
 };
 use tasker_store::{KnownResults, NewPage, StoreError};
 use tasker_workflow::batching;
@@ -79,8 +79,13 @@ pub(crate) async fn answer(
         Request::Result => reply(incoming, result(node, namespace, payload).await).await,
         Request::Members => reply(incoming, members(node, namespace, payload).await).await,
         Request::AppendCursors => reply(incoming, append(node, namespace, payload).await).await,
+        Request::GetCheckpoint => reply(incoming, resume(node, namespace, payload).await).await,
         // These have actors of their own; the gateway does not send them here.
-        Request::Submit | Request::Outcome | Request::Claim | Request::Release => {}
+        Request::Submit
+        | Request::Outcome
+        | Request::Claim
+        | Request::Release
+        | Request::SaveCheckpoint => {}
     }
 }
 
@@ -150,6 +155,16 @@ async fn members(node: &Node, ns: &Namespace, payload: &[u8]) -> Result<MembersP
         Refusal::new(code::TASK_NOT_FOUND, message)
     };
     Ok(page.ok_or_else(none)?)
+}
+
+async fn resume(
+    node: &Node,
+    ns: &Namespace,
+    payload: &[u8],
+) -> Result<StoredCheckpoint, ReadError> {
+    let request: GetCheckpoint = parse(payload)?;
+    let checkpoint = node.store.load_checkpoint(ns, request.step_id).await?;
+    Ok(StoredCheckpoint { checkpoint })
 }
 
 /// A page as it came: each cursor also as the text that is stored.

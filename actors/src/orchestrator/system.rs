@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::batch_processing::BatchProcessingActor;
+use super::checkpoints::CheckpointsActor;
 use super::convergence::ConvergenceActor;
 use super::dispatch::DispatchActor;
 use super::finalizer::FinalizerActor;
@@ -105,6 +106,7 @@ fn children(node: &Node, links: &Links) -> Vec<Child> {
             || BatchProcessingActor,
             with(),
         ),
+        Child::new("checkpoints", links.checkpoints.clone(), || CheckpointsActor, with()),
         Child::new("outcomes", links.outcomes.clone(), || OutcomesActor, with()),
         Child::new("intake", links.intake.clone(), || IntakeActor, with()),
         Child::new("heartbeats", Link::default(), || HeartbeatsActor, with()),

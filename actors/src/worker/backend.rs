@@ -5,8 +5,8 @@ use serde::de::DeserializeOwned;
 use tasker_bus::{Bus, RequestError};
 use tasker_messages::subject::Request;
 use tasker_messages::{
-    AppendCursors, CursorsAppended, GetMembers, GetResult, MembersPage, Namespace, StoredResult,
-    code,
+    AppendCursors, CheckpointVerdict, CursorsAppended, GetCheckpoint, GetMembers, GetResult,
+    MembersPage, Namespace, SaveCheckpoint, StoredCheckpoint, StoredResult, code,
 };
 use tasker_sdk::{BoxFuture, StepBackend, StepError};
 use tokio::time::Instant;
@@ -23,6 +23,8 @@ pub(crate) struct BusBackend {
     members: String,
     result: String,
     cursors: String,
+    save: String,
+    resume: String,
 }
 
 impl BusBackend {
@@ -33,6 +35,8 @@ impl BusBackend {
             members: Request::Members.subject(namespace),
             result: Request::Result.subject(namespace),
             cursors: Request::AppendCursors.subject(namespace),
+            save: Request::SaveCheckpoint.subject(namespace),
+            resume: Request::GetCheckpoint.subject(namespace),
         }
     }
 
@@ -76,5 +80,19 @@ impl StepBackend for BusBackend {
         request: AppendCursors,
     ) -> BoxFuture<'_, Result<CursorsAppended, StepError>> {
         Box::pin(async move { self.ask(&self.cursors, &request).await })
+    }
+
+    fn save_checkpoint(
+        &self,
+        request: SaveCheckpoint,
+    ) -> BoxFuture<'_, Result<CheckpointVerdict, StepError>> {
+        Box::pin(async move { self.ask(&self.save, &request).await })
+    }
+
+    fn checkpoint(
+        &self,
+        request: GetCheckpoint,
+    ) -> BoxFuture<'_, Result<StoredCheckpoint, StepError>> {
+        Box::pin(async move { self.ask(&self.resume, &request).await })
     }
 }

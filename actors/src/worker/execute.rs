@@ -5,12 +5,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
-use tasker_messages::{AttemptFinished, AttemptOutcome, SharedStep, StepKind, WorkItem, code};
-use tasker_sdk::{ContextParts, RegisteredHandler, StepContext, StepError};
+use tasker_messages::{
+    AttemptFinished, AttemptOutcome, ReleasedStep, SharedStep, StepKind, WorkItem, code,
+};
+use tasker_sdk::{
+    ContextParts, RegisteredHandler, StepContext, StepError, StepResult, code as sdk_code,
+};
 
 use super::core::Stage;
 use super::held::Hold;
-use super::judge::{Ending, failed, judge};
+use super::judge::{Ending, failed as failed_with, judge};
 use super::place::Place;
 
 /// A step that may be run.
@@ -29,6 +33,16 @@ struct Outcome {
     ran: Duration,
 }
 
+/// How a run of a step came to its end.
+enum Ended {
+    /// With an outcome.
+    With(Outcome),
+    /// It has stored a checkpoint and wants to go on later.
+    Yielded,
+    /// Without one: it was taken from its hold, or time is up.
+    Without,
+}
+
 /// Runs a step as soon as there is a slot, and hands its outcome over. A step that is taken from
 /// its hold meanwhile ends without one.
 pub(crate) async fn run_step(step: Step) {
@@ -36,17 +50,21 @@ pub(crate) async fn run_step(step: Step) {
     let Ok(slot) = core.slots.acquire().await else { return step.hold.leave_behind() };
     let outcome = match core.shared.of(&core.bus, &step.place.namespace, &step.item).await {
         Ok(shared) => execute(&step, shared).await,
-        Err(error) => Some(Outcome {
+        Err(error) => Ended::With(Outcome {
             // Nobody said what the step is; a range tells a member from the rest.
             kind: match step.item.cursor {
                 Some(_) => StepKind::BatchWorker,
                 None => StepKind::Standard,
             },
-            outcome: failed(error),
+            outcome: failed_with(error),
             ran: Duration::ZERO,
         }),
     };
-    let Some(Outcome { kind, outcome, ran }) = outcome else { return };
+    let Outcome { kind, outcome, ran } = match outcome {
+        Ended::With(outcome) => outcome,
+        Ended::Yielded => return yield_step(step).await,
+        Ended::Without => return,
+    };
     let Some(dispatch_seq) = core.held.end(&step.hold) else { return };
     match outcome {
         AttemptOutcome::Succeeded(_) => core.meters.succeeded.increment(1),
@@ -64,14 +82,30 @@ pub(crate) async fn run_step(step: Step) {
     drop(slot);
 }
 
-async fn execute(step: &Step, shared: Arc<SharedStep>) -> Option<Outcome> {
+/// Gives a step back, as another attempt that costs nothing of its budget: this one has stored how far
+/// it has come. Its message is acknowledged after the answer, when the next one is on the way.
+async fn yield_step(step: Step) {
+    let core = Arc::clone(&step.hold.core);
+    let Some(dispatch_seq) = core.held.end(&step.hold) else { return };
+    metrics::counter!("tasker_worker_steps_yielded_total").increment(1);
+    let step_id = step.item.step_id;
+    let back = ReleasedStep { step_id, attempt: step.attempt, dispatch_seq };
+    if core.give_back_steps(&step.place.namespace, vec![back]).await {
+        for ack in core.held.settle(vec![step.hold]).into_iter().flatten() {
+            ack.ack().await;
+        }
+    }
+}
+
+async fn execute(step: &Step, shared: Arc<SharedStep>) -> Ended {
     let core = &step.hold.core;
     let kind = shared.kind;
     let timeout = shared.timeout_ms.map(Duration::from_millis);
     if !core.held.start(&step.hold, kind, timeout) {
-        return None;
+        return Ended::Without;
     }
-    let failed = |error| Some(Outcome { kind, outcome: failed(error), ran: Duration::ZERO });
+    let failed =
+        |error| Ended::With(Outcome { kind, outcome: failed_with(error), ran: Duration::ZERO });
     let Some(handler) = core.registry.get(&shared.callable) else {
         metrics::counter!("tasker_worker_missing_handlers_total").increment(1);
         tracing::warn!(callable = shared.callable, step.id = %step.item.step_id, "no such handler");
@@ -99,9 +133,29 @@ async fn execute(step: &Step, shared: Arc<SharedStep>) -> Option<Outcome> {
         files: Arc::clone(&core.files),
     });
     let started = Instant::now();
-    let ending = call(step, &handler, ctx, timeout).await?;
-    let outcome = judge(ending, core.settings.outcomes.max_result_bytes);
-    Some(Outcome { kind, outcome, ran: started.elapsed() })
+    let Some(ending) = call(step, &handler, ctx.clone(), timeout).await else {
+        return Ended::Without;
+    };
+    let outcome = match ending {
+        Ending::Returned(Ok(result)) if result.checkpoint().is_some() => {
+            match store_yielded(&ctx, result).await {
+                Ok(()) => return Ended::Yielded,
+                Err(error) if error.code() == sdk_code::ATTEMPT_SUPERSEDED => {
+                    return Ended::Without;
+                }
+                Err(error) => failed_with(error),
+            }
+        }
+        ending => judge(ending, core.settings.outcomes.max_result_bytes),
+    };
+    Ended::With(Outcome { kind, outcome, ran: started.elapsed() })
+}
+
+async fn store_yielded(ctx: &StepContext, result: StepResult) -> Result<(), StepError> {
+    match result.checkpoint() {
+        Some(checkpoint) => ctx.store_checkpoint(checkpoint.clone()).await,
+        None => Ok(()),
+    }
 }
 
 /// Calls the handler; `None` if the worker's time is up before it ends.

@@ -56,7 +56,7 @@ struct Merge {
     grouped: bool,
 }
 
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 struct Merged {
     rows: Rows,
     failed_batches: BTreeMap<String, String>,

@@ -1,6 +1,7 @@
 use futures::future::BoxFuture;
 use tasker_messages::{
-    AppendCursors, CursorsAppended, GetMembers, GetResult, MembersPage, StepId, StoredResult,
+    AppendCursors, CheckpointVerdict, CursorsAppended, GetCheckpoint, GetMembers, GetResult,
+    MembersPage, SaveCheckpoint, StepId, StoredCheckpoint, StoredResult,
 };
 
 use crate::StepError;
@@ -22,6 +23,18 @@ pub trait StepBackend: Send + Sync {
         &self,
         request: AppendCursors,
     ) -> BoxFuture<'_, Result<CursorsAppended, StepError>>;
+
+    /// Stores how far a step has come.
+    fn save_checkpoint(
+        &self,
+        request: SaveCheckpoint,
+    ) -> BoxFuture<'_, Result<CheckpointVerdict, StepError>>;
+
+    /// Reads how far a step had come.
+    fn checkpoint(
+        &self,
+        request: GetCheckpoint,
+    ) -> BoxFuture<'_, Result<StoredCheckpoint, StepError>>;
 
     /// Tells people how far a step is. Must not block; may be dropped.
     fn report_progress(&self, progress: Progress) {

@@ -1,10 +1,15 @@
+use std::future::Future;
+
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tasker_messages::{
     BatchProcessingOutcome, CreateBatches, CursorConfig, CursorRange, CursorSource,
     code as wire_code, cursor,
 };
 
-use crate::{BatchWorkerContext, BatchWorkerOutcome, StepContext, StepError, StepResult};
+use crate::{
+    BatchWorkerContext, BatchWorkerOutcome, StepContext, StepError, StepResult, checkpoint,
+};
 
 /// The key of a batchable step's result under which its outcome stands.
 const OUTCOME_KEY: &str = "batch_processing_outcome";
@@ -153,6 +158,43 @@ pub trait Batchable {
     /// A permanent one if the outcome is not JSON.
     fn batch_worker_success(&self, outcome: BatchWorkerOutcome) -> Result<StepResult, StepError> {
         StepResult::of(&outcome)
+    }
+
+    /// Stores how far the step has come and goes on: [`StepContext::save_checkpoint`].
+    ///
+    /// # Errors
+    /// Those of [`StepContext::save_checkpoint`].
+    fn update_checkpoint(
+        &self,
+        ctx: &StepContext,
+        cursor: impl Serialize + Send,
+        items_processed: u64,
+        accumulated_results: impl Serialize + Send,
+    ) -> impl Future<Output = Result<(), StepError>> + Send
+    where
+        Self: Sized,
+    {
+        let checkpoint = checkpoint::make(cursor, items_processed, accumulated_results);
+        let ctx = ctx.clone();
+        async move { ctx.store_checkpoint(checkpoint?).await }
+    }
+
+    /// How far the step has come, as what its handler returns: it gives its slot to others and
+    /// runs again later, from [`StepContext::checkpoint`].
+    ///
+    /// # Errors
+    /// A permanent one if the checkpoint cannot be stored.
+    fn checkpoint_yield(
+        &self,
+        cursor: impl Serialize,
+        items_processed: u64,
+        accumulated_results: impl Serialize,
+    ) -> Result<StepResult, StepError>
+    where
+        Self: Sized,
+    {
+        let checkpoint = checkpoint::make(cursor, items_processed, accumulated_results)?;
+        Ok(StepResult::yielded(checkpoint))
     }
 
     /// The result of a batch worker some of whose items failed: the step succeeds, the key

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tasker_messages::{
-    AppendCursors, BatchSummary, BatchWorkerInputs, CursorConfig, Namespace, SharedStep, StepId,
-    StepKind, TaskId, code as wire_code,
+    AppendCursors, BatchSummary, BatchWorkerInputs, Checkpoint, CursorConfig, Namespace,
+    SharedStep, StepId, StepKind, TaskId, code as wire_code,
 };
 use tokio::sync::{Mutex, watch};
 
@@ -49,6 +49,8 @@ pub struct StepContext {
 struct Inner {
     parts: ContextParts,
     appended: Mutex<Appended>,
+    /// The last checkpoint, as far as this attempt knows.
+    checkpoint: Mutex<Option<Checkpoint>>,
 }
 
 /// Pages and ranges that the orchestrator has stored so far.
@@ -63,7 +65,12 @@ struct Appended {
 impl StepContext {
     /// Made by the worker, and by [`crate::testing`].
     pub fn new(parts: ContextParts) -> Self {
-        Self { inner: Arc::new(Inner { parts, appended: Mutex::default() }) }
+        let inner = Inner { parts, appended: Mutex::default(), checkpoint: Mutex::default() };
+        Self { inner: Arc::new(inner) }
+    }
+
+    pub(crate) fn last_checkpoint(&self) -> &Mutex<Option<Checkpoint>> {
+        &self.inner.checkpoint
     }
 
     pub(crate) fn parts(&self) -> &ContextParts {

@@ -28,8 +28,12 @@ pub struct MemberStream {
     ahead: usize,
     /// Which of the context's batches is being read.
     batch: usize,
-    /// How many members of that batch have been taken from pages.
+    /// How many members of that batch have been taken from pages, or were passed over.
     seen: u32,
+    /// Where the next batch begins: 0 but for a stream that goes on.
+    begin: u32,
+    /// Which batch the page in memory is of.
+    of_page: usize,
 }
 
 /// A page that is being fetched.
@@ -54,6 +58,8 @@ impl MemberStream {
             ahead: PAGES_AHEAD,
             batch: 0,
             seen: 0,
+            begin: 0,
+            of_page: 0,
         }
     }
 
@@ -77,6 +83,16 @@ impl MemberStream {
         }
     }
 
+    /// Begins at a member instead of the first; for a stream that nothing was read from.
+    pub(crate) fn skip_to(&mut self, batch: usize, ordinal: u32) {
+        (self.batch, self.begin) = (batch, ordinal);
+    }
+
+    /// Which of the context's batches the last member came from.
+    pub(crate) fn of_page(&self) -> usize {
+        self.of_page
+    }
+
     fn current(&self) -> Option<&BatchSummary> {
         self.ctx.batches().get(self.batch)
     }
@@ -86,11 +102,14 @@ impl MemberStream {
         while self.current().is_some_and(|batch| batch.is_no_op || batch.worker_count == 0) {
             self.batch += 1;
         }
-        if self.current().is_none() {
-            return Ok(false);
+        let begin = std::mem::take(&mut self.begin);
+        let Some(batch) = self.current() else { return Ok(false) };
+        if begin >= batch.worker_count {
+            self.batch += 1;
+            return self.start_next_batch();
         }
-        self.seen = 0;
-        self.fetch_from(0)?;
+        self.seen = begin;
+        self.fetch_from(begin)?;
         Ok(true)
     }
 
@@ -125,6 +144,7 @@ impl MemberStream {
             expected = member.ordinal.saturating_add(1);
         }
         self.seen = self.seen.saturating_add(members.len() as u32);
+        self.of_page = self.batch;
         match next {
             Some(next) if next < expected || next == from => {
                 return Err(self.incomplete(&format!("the page after {from} starts at {next}")));

@@ -29,8 +29,10 @@ select s.id as "id!", s.name as "name!", s.kind::text as "kind!", s.state::text 
        s.unsettled as "unsettled!", s.attempt as "attempt!", s.batch_id, s.cursor::text as cursor,
        b.is_no_op as "is_no_op?", b.worker_template as "worker_template?", o.state::text as outcome, o.attempt as "outcome_attempt?",
        o.result::text as result, o.error::text as error, o.worker, o.execution_ms as "execution_ms?",
-       o.created_at as "ended_at?"
+       o.created_at as "ended_at?", c.cursor::text as checkpoint_cursor,
+       c.items_processed as "checkpoint_items?", c.created_at as "checkpoint_at?"
 from (select * from others union all select * from members order by part, id limit $3) s
 left join tasker.batches b on b.id = s.batch_id
 left join tasker.outcomes o on o.step_id = s.id
+left join tasker.checkpoints c on c.step_id = s.id
 order by s.part, s.id

@@ -1,5 +1,6 @@
 //! Statements against a real Postgres; each test has a database of its own.
 
+mod checkpoints;
 mod decisions;
 mod failures;
 mod flow;

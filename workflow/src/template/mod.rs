@@ -79,6 +79,8 @@ pub struct BatchConfig {
     pub cursor_field: String,
     /// The step whose instances run the batches, where the template names it.
     pub worker_template: Option<StepName>,
+    /// Items between two checkpoints of a member, as its handler is told; 0 leaves it to the handler.
+    pub checkpoint_interval: u32,
     /// What a failing member does to its batch.
     pub failure_strategy: FailureStrategy,
     /// How many members may fail; `None` leaves it to the strategy.

@@ -6,8 +6,9 @@ use futures::future::{BoxFuture, ready};
 use serde_json::Value;
 use serde_json::value::to_raw_value;
 use tasker_messages::{
-    AppendCursors, BatchId, CursorConfig, CursorsAppended, GetMembers, GetResult, MemberResult,
-    MembersPage, StoredResult, code as wire_code,
+    AppendCursors, BatchId, Checkpoint, CheckpointVerdict, CursorConfig, CursorsAppended,
+    GetCheckpoint, GetMembers, GetResult, MemberResult, MembersPage, SaveCheckpoint,
+    StoredCheckpoint, StoredResult, code as wire_code,
 };
 
 use crate::{Progress, StepBackend, StepError};
@@ -29,6 +30,7 @@ pub(super) struct Recorded {
     pub(super) pages: u32,
     pub(super) cursors: Vec<CursorConfig>,
     pub(super) progress: Vec<Progress>,
+    pub(super) checkpoints: Vec<Checkpoint>,
 }
 
 impl MemoryBackend {
@@ -69,6 +71,21 @@ impl MemoryBackend {
     }
 }
 
+impl MemoryBackend {
+    fn save(&self, request: SaveCheckpoint) -> CheckpointVerdict {
+        if self.superseded {
+            return CheckpointVerdict::Superseded;
+        }
+        let mut recorded = self.recorded();
+        let last = recorded.checkpoints.last().map(|last| last.items_processed);
+        if last.is_some_and(|last| request.checkpoint.items_processed <= last) {
+            return CheckpointVerdict::NotAhead;
+        }
+        recorded.checkpoints.push(request.checkpoint);
+        CheckpointVerdict::Saved
+    }
+}
+
 impl StepBackend for MemoryBackend {
     fn members(&self, request: GetMembers) -> BoxFuture<'_, Result<MembersPage, StepError>> {
         ready(self.page(&request)).boxed()
@@ -83,6 +100,18 @@ impl StepBackend for MemoryBackend {
         request: AppendCursors,
     ) -> BoxFuture<'_, Result<CursorsAppended, StepError>> {
         ready(self.append(request)).boxed()
+    }
+
+    fn save_checkpoint(
+        &self,
+        request: SaveCheckpoint,
+    ) -> BoxFuture<'_, Result<CheckpointVerdict, StepError>> {
+        ready(Ok(self.save(request))).boxed()
+    }
+
+    fn checkpoint(&self, _: GetCheckpoint) -> BoxFuture<'_, Result<StoredCheckpoint, StepError>> {
+        let checkpoint = self.recorded().checkpoints.last().cloned();
+        ready(Ok(StoredCheckpoint { checkpoint })).boxed()
     }
 
     fn report_progress(&self, progress: Progress) {

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 use tasker_messages::{
-    BatchId, BatchMetadata, CursorConfig, DependencyResult, Namespace, Queue, SharedStep, StepId,
-    StepKind, TaskId, cursor,
+    BatchId, BatchMetadata, Checkpoint, CursorConfig, DependencyResult, Namespace, Queue,
+    SharedStep, StepId, StepKind, TaskId, cursor,
 };
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -50,6 +50,11 @@ impl TestContext {
         self.backend.recorded().pages
     }
 
+    /// The checkpoints that were stored, the one that the context began with among them.
+    pub fn checkpoints(&self) -> Vec<Checkpoint> {
+        self.backend.recorded().checkpoints.clone()
+    }
+
     /// The progress that was reported so far.
     pub fn progress(&self) -> Vec<Progress> {
         self.backend.recorded().progress.clone()
@@ -68,6 +73,7 @@ pub struct TestContextBuilder {
     results: BTreeMap<String, Value>,
     page_limit: u32,
     superseded: bool,
+    checkpoint: Option<Checkpoint>,
 }
 
 impl Default for TestContextBuilder {
@@ -96,6 +102,7 @@ impl Default for TestContextBuilder {
             results: BTreeMap::new(),
             page_limit: 1_000,
             superseded: false,
+            checkpoint: None,
         }
     }
 }
@@ -112,6 +119,13 @@ impl TestContextBuilder {
     #[must_use]
     pub fn attempt(mut self, attempt: u32, tries: u32) -> Self {
         (self.attempt, self.tries) = (attempt, tries);
+        self
+    }
+
+    /// What an earlier attempt has stored; name an [`Self::attempt`] that is not the first.
+    #[must_use]
+    pub fn checkpoint(mut self, checkpoint: Checkpoint) -> Self {
+        self.checkpoint = Some(checkpoint);
         self
     }
 
@@ -233,7 +247,10 @@ impl TestContextBuilder {
             results: self.results,
             page_limit: self.page_limit,
             superseded: self.superseded,
-            recorded: Mutex::new(Recorded::default()),
+            recorded: Mutex::new(Recorded {
+                checkpoints: self.checkpoint.into_iter().collect(),
+                ..Recorded::default()
+            }),
         };
         for (n, batch) in self.batches.iter().enumerate() {
             let batch_id = BatchId::from_uuid(Uuid::from_u128(FIRST_ID + ((n as u128 + 1) << 64)));
