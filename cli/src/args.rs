@@ -6,6 +6,7 @@ use crate::completion::CompletionArgs;
 use crate::config_show::ConfigCommand;
 use crate::dev::DevArgs;
 use crate::migrate::MigrateArgs;
+use crate::repair::{BatchCommand, StepCommand};
 use crate::run_node::{ServerCommand, WorkerCommand};
 use crate::task::TaskCommand;
 use crate::template::TemplateCommand;
@@ -45,6 +46,12 @@ pub(crate) enum Command {
     /// Tasks: submit, look at, wait for
     #[command(subcommand)]
     Task(TaskCommand),
+    /// Steps: repair what failed
+    #[command(subcommand)]
+    Step(StepCommand),
+    /// Batches: repair what failed
+    #[command(subcommand)]
+    Batch(BatchCommand),
     /// Measure a running cluster
     #[command(subcommand)]
     Bench(BenchCommand),

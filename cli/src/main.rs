@@ -15,6 +15,7 @@ mod migrate;
 mod nodes;
 mod output;
 mod parent;
+mod repair;
 mod run_node;
 mod settings;
 mod table;
@@ -56,6 +57,8 @@ async fn dispatch(Cli { cluster, command }: Cli) -> anyhow::Result<()> {
         Command::Config(command) => config_show::run(command),
         Command::Template(command) => template::run(command, &cluster).await,
         Command::Task(command) => task::run(command, &cluster).await,
+        Command::Step(command) => repair::step(command, &cluster).await,
+        Command::Batch(command) => repair::batch(command, &cluster).await,
         Command::Bench(command) => bench::run(command, &cluster.data_dir).await,
         Command::Completion(args) => completion::run(args),
     }

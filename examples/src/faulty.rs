@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tasker_sdk::{HandlerRegistry, StepContext, StepError, StepResult};
 
+mod gauge;
 mod scripted;
 mod slow_batch;
 
@@ -20,6 +21,7 @@ pub(crate) fn handlers() -> HandlerRegistry {
         .register("faulty.fail_permanently", fail_permanently)
         .register("faulty.abort", abort)
         .register("faulty.return_context", return_context)
+        .merge(gauge::handlers())
         .merge(scripted::handlers())
         .merge(slow_batch::handlers())
 }

@@ -62,6 +62,16 @@ codes! {
     IDEMPOTENCY_CONFLICT;
     /// The task has already ended.
     TASK_ENDED;
+    /// No such step in the task.
+    STEP_NOT_FOUND;
+    /// No such batch in the task.
+    BATCH_NOT_FOUND;
+    /// Only a step that failed can be repaired.
+    STEP_NOT_FAILED;
+    /// A convergence has already run with the failure that is to be repaired.
+    AGGREGATOR_RAN;
+    /// Nothing of the task or batch has failed and can be retried.
+    NOTHING_TO_RETRY;
     /// The namespace in the document differs from the one in the subject or credential.
     FOREIGN_NAMESPACE;
     /// The message is of another protocol version.

@@ -17,6 +17,7 @@ mod outcome_report;
 mod page;
 mod problem;
 mod queue_list;
+mod repair;
 mod reply;
 mod state;
 mod step_kind;
@@ -48,6 +49,7 @@ pub use page::{
 };
 pub use problem::Problem;
 pub use queue_list::{QueueList, QueueRef};
+pub use repair::{RepairStep, Repaired, RepairedBatch, Retry, StepAction};
 pub use reply::{Refusal, Reply};
 pub use state::{BatchState, StepState, TaskState, UnknownState};
 pub use step_kind::StepKind;

@@ -101,6 +101,9 @@ pub(crate) async fn land(
                 let queue = stored_queue(row.queue.as_deref().unwrap_or_default())?;
                 *applied.finished_by_queue.entry(queue).or_default() += row.attempt as u32;
                 let batch = (BatchId::from_uuid(row.id), TaskId::from_uuid(row.task_id));
+                if row.live {
+                    applied.limited.push((batch.0, row.number as u32));
+                }
                 if row.number == 0 {
                     applied.emptied.push(batch);
                 } else if row.unsettled {
@@ -245,6 +248,8 @@ fn verdict(attempt: &FinishedAttempt, row: Option<&Touched>) -> Verdict {
         Some(row) if row.applied_as(attempt) => Verdict::Applied,
         Some(row) if row.ended_before || row.applied => Verdict::Duplicate,
         Some(row) if row.kind != attempt.kind || !row.live => not_running(attempt, row),
+        // Not to be acknowledged: it is stored by the next try, or runs again.
+        Some(row) if row.is_outdated(attempt) => Verdict::Stale { superseded: false },
         // The attempt is current and yet was not inserted: another transaction did it meanwhile.
         Some(row) if row.attempt == attempt.attempt => Verdict::Duplicate,
         Some(row) => Verdict::Stale { superseded: row.dispatch_seq > attempt.dispatch_seq },

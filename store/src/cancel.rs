@@ -107,11 +107,12 @@ impl Store {
             // A sealed batch is done with when every member has an outcome, one that is not when it
             // has no member left. A batch that was stopped is settled by converging: its task lives.
             let counted = if sealed { changed as i32 } else { 0 };
-            sqlx::query!(
+            // A batch that was retried meanwhile is none of this any more: then nothing happens.
+            let counted = sqlx::query!(
                 "update tasker.batches
                  set remaining = remaining - $2,
                      settled = state = 'cancelled' and case when $3 then remaining = $2 else $4 end
-                 where id = $1 and not settled",
+                 where id = $1 and not settled and state in ('cancelled', 'failed')",
                 batch.as_uuid(),
                 counted,
                 sealed,
@@ -119,6 +120,10 @@ impl Store {
             )
             .execute(&mut *tx)
             .await?;
+            if counted.rows_affected() == 0 {
+                tx.rollback().await?;
+                return Ok(false);
+            }
             commit(tx).await?;
             Ok(changed > 0)
         })

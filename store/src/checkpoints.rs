@@ -9,13 +9,16 @@ use crate::pool::{commit, retry_conflicts};
 use crate::views::rfc3339;
 use crate::{Store, StoreError};
 
+/// What became of checkpoints, by step and attempt.
+type Verdicts = HashMap<(StepId, u32), CheckpointVerdict>;
+
 impl Store {
-    /// Stores how far steps have come, one checkpoint per step. The same set again is answered alike.
+    /// Stores how far steps have come, one checkpoint per step and attempt. The same set again is answered alike.
     pub async fn save_checkpoints(
         &self,
         namespace: &Namespace,
         set: &[SaveCheckpoint],
-    ) -> Result<HashMap<StepId, CheckpointVerdict>, StoreError> {
+    ) -> Result<Verdicts, StoreError> {
         retry_conflicts(|| self.save_once(namespace, set)).await
     }
 
@@ -23,7 +26,7 @@ impl Store {
         &self,
         namespace: &Namespace,
         set: &[SaveCheckpoint],
-    ) -> Result<HashMap<StepId, CheckpointVerdict>, StoreError> {
+    ) -> Result<Verdicts, StoreError> {
         let column = |get: fn(&SaveCheckpoint) -> String| set.iter().map(get).collect::<Vec<_>>();
         let ids: Vec<Uuid> = set.iter().map(|save| save.step_id.as_uuid()).collect();
         let mut tx = self.hot.begin().await?;
@@ -43,14 +46,15 @@ impl Store {
         .fetch_all(&mut *tx)
         .await?;
         commit(tx).await?;
-        let mut verdicts: HashMap<StepId, CheckpointVerdict> =
-            set.iter().map(|save| (save.step_id, CheckpointVerdict::Superseded)).collect();
+        let superseded = CheckpointVerdict::Superseded;
+        let mut verdicts: Verdicts =
+            set.iter().map(|save| ((save.step_id, save.attempt), superseded)).collect();
         for row in rows {
             let saved = match row.saved {
                 true => CheckpointVerdict::Saved,
                 false => CheckpointVerdict::NotAhead,
             };
-            verdicts.insert(StepId::from_uuid(row.id), saved);
+            verdicts.insert((StepId::from_uuid(row.id), row.attempt as u32), saved);
         }
         Ok(verdicts)
     }

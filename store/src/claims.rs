@@ -1,6 +1,6 @@
 //! Claims: a step that was delivered before runs again only under a new attempt.
 
-use tasker_messages::{Claim, ClaimVerdict, Namespace, StepId, StepKind, WorkerId};
+use tasker_messages::{Claim, ClaimVerdict, Namespace, ReleasedStep, StepId, StepKind, WorkerId};
 use tasker_workflow::{ClaimDecision, ClaimFacts, decide_claim};
 use uuid::Uuid;
 
@@ -103,15 +103,17 @@ impl Store {
     }
 
     /// Gives steps back that a worker pulled but does not run: each is dispatched again, without a
-    /// charge. Returns those that were really given back.
+    /// charge. An attempt that was superseded has nothing to give back. Returns those that were really
+    /// given back.
     pub async fn release_steps(
         &self,
         namespace: &Namespace,
-        steps: &[(StepId, u32)],
+        steps: &[ReleasedStep],
     ) -> Result<Vec<StepId>, StoreError> {
         retry_conflicts(|| async {
-            let ids: Vec<Uuid> = steps.iter().map(|s| s.0.as_uuid()).collect();
-            let seqs: Vec<i32> = steps.iter().map(|s| s.1 as i32).collect();
+            let ids: Vec<Uuid> = steps.iter().map(|s| s.step_id.as_uuid()).collect();
+            let seqs: Vec<i32> = steps.iter().map(|s| s.dispatch_seq as i32).collect();
+            let attempts: Vec<i32> = steps.iter().map(|s| s.attempt as i32).collect();
             let mut tx = self.hot.begin().await?;
             sqlx::query_file_scalar!("queries/outcomes/lock_steps.sql", &ids, namespace.as_str())
                 .fetch_all(&mut *tx)
@@ -120,7 +122,8 @@ impl Store {
                 "queries/claims/release.sql",
                 &ids,
                 &seqs,
-                namespace.as_str()
+                namespace.as_str(),
+                &attempts
             )
             .fetch_all(&mut *tx)
             .await?;

@@ -1,8 +1,9 @@
 //! Cursors that an analyzer appends while it runs: numbered pages, fenced by the attempt.
 
-use tasker_messages::{Namespace, StepId};
+use tasker_messages::{CursorConfig, Namespace, StepId};
 
-use crate::pool::{commit, retry_conflicts};
+use crate::expansion::NewMember;
+use crate::pool::{Tx, commit, retry_conflicts};
 use crate::{Store, StoreError};
 
 /// The page before the one that is appended.
@@ -129,4 +130,40 @@ impl Store {
         .await?;
         Ok(rows.into_iter().map(|r| (StepId::from_uuid(r.step_id), r.total as u32)).collect())
     }
+}
+
+/// Members of the pages that begin at `from`, up to about `limit` of them.
+pub(crate) async fn read_pages(
+    tx: &mut Tx,
+    step_id: StepId,
+    attempt: u32,
+    worker_template: &str,
+    (from, limit): (u32, u32),
+) -> Result<Vec<NewMember>, StoreError> {
+    let pages = sqlx::query_scalar!(
+        r#"select cursors::text as "cursors!" from tasker.cursor_pages
+           where step_id = $1 and attempt = $2 and total - count >= $3
+             and (total <= $3 + $4 or total - count = $3)
+           order by page"#,
+        step_id.as_uuid(),
+        attempt as i32,
+        from as i32,
+        limit as i32,
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    let mut members = Vec::new();
+    for page in pages {
+        let cursors: Vec<&serde_json::value::RawValue> =
+            serde_json::from_str(&page).map_err(|e| StoreError::stored("cursor page", e))?;
+        for cursor in cursors {
+            let config: CursorConfig =
+                serde_json::from_str(cursor.get()).map_err(|e| StoreError::stored("cursor", e))?;
+            members.push(NewMember {
+                name: tasker_messages::cursor::member_name(worker_template, &config.batch_id),
+                cursor_json: cursor.get().to_owned(),
+            });
+        }
+    }
+    Ok(members)
 }

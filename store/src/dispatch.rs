@@ -60,6 +60,10 @@ pub struct OpenBatch {
     pub expected: u32,
     /// How many are published.
     pub published_upto: u32,
+    /// How many have ended.
+    pub ended: u32,
+    /// How many may be outstanding at a time.
+    pub parallelism: Option<u32>,
     /// Whether another node published before: more may be on the bus than it recorded.
     pub taken_over: bool,
 }
@@ -111,14 +115,24 @@ impl Store {
         older_than_ms: u64,
         limit: u32,
     ) -> Result<Vec<StepId>, StoreError> {
-        let ids = sqlx::query_file_scalar!(
-            "queries/dispatch/find_unsent.sql",
-            older_than_ms as f64 / 1000.0,
-            i64::from(limit),
-        )
-        .fetch_all(&self.hot)
-        .await?;
-        Ok(ids.into_iter().map(StepId::from_uuid).collect())
+        let mut unsent = Vec::new();
+        loop {
+            let rows = sqlx::query_file!(
+                "queries/dispatch/find_unsent.sql",
+                older_than_ms as f64 / 1000.0,
+                i64::from(limit),
+            )
+            .fetch_all(&self.hot)
+            .await?;
+            let found = rows.len();
+            unsent
+                .extend(rows.iter().filter(|row| !row.ended).map(|row| StepId::from_uuid(row.id)));
+            // Those that had ended are recorded now; if they were all there was room for, there may
+            // be more behind them.
+            if found < limit as usize || !unsent.is_empty() {
+                return Ok(unsent);
+            }
+        }
     }
 
     /// Records that these dispatches are on the bus. Forgotten, they are published once more, to be
@@ -162,6 +176,8 @@ impl Store {
                 worker_template: row.worker_template,
                 expected: row.expected as u32,
                 published_upto: row.published_upto as u32,
+                ended: row.ended as u32,
+                parallelism: row.parallelism.map(|n| n as u32),
                 taken_over: row.taken_over,
             });
         }

@@ -5,11 +5,12 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use tasker_messages::{BatchId, CursorConfig, Namespace, StepId, TaskId, TemplateId};
+use tasker_messages::{BatchId, Namespace, StepId, TaskId, TemplateId};
 use uuid::Uuid;
 
 use crate::copy::MemberCopy;
 use crate::counters::{FinishedTask, TaskDeltas};
+use crate::cursors::read_pages;
 use crate::pool::{Tx, commit, retry_conflicts};
 use crate::release::release_children;
 use crate::{ReadyStep, Store, StoreError};
@@ -71,6 +72,8 @@ pub struct NewBatch {
     pub max_failed: u32,
     /// Whether each failed member opens a dead letter.
     pub isolates: bool,
+    /// How many of them may be outstanding at a time.
+    pub parallelism: Option<u32>,
     /// The members, if they are written at once; empty for a batch that is expanded in chunks.
     pub members: Vec<NewMember>,
 }
@@ -382,6 +385,7 @@ async fn insert_batches(
         &column(batches, |b| b.expected as i32),
         &column(batches, |b| b.max_failed as i32),
         &column(batches, |b| b.isolates),
+        &column(batches, |b| b.parallelism.and_then(|n| i32::try_from(n).ok())) as &[Option<i32>],
         sealed,
     )
     .fetch_all(&mut **tx)
@@ -409,40 +413,4 @@ async fn settle_sealed(tx: &mut Tx, steps: &BTreeMap<Uuid, BatchId>) -> Result<S
     sealed.ready = release_children(tx, &settled, &mut deltas).await?;
     sealed.finished_tasks = deltas.apply(tx).await?;
     Ok(sealed)
-}
-
-/// Members of the pages that begin at `from`, up to about `limit` of them.
-async fn read_pages(
-    tx: &mut Tx,
-    step_id: StepId,
-    attempt: u32,
-    worker_template: &str,
-    (from, limit): (u32, u32),
-) -> Result<Vec<NewMember>, StoreError> {
-    let pages = sqlx::query_scalar!(
-        r#"select cursors::text as "cursors!" from tasker.cursor_pages
-           where step_id = $1 and attempt = $2 and total - count >= $3
-             and (total <= $3 + $4 or total - count = $3)
-           order by page"#,
-        step_id.as_uuid(),
-        attempt as i32,
-        from as i32,
-        limit as i32,
-    )
-    .fetch_all(&mut **tx)
-    .await?;
-    let mut members = Vec::new();
-    for page in pages {
-        let cursors: Vec<&serde_json::value::RawValue> =
-            serde_json::from_str(&page).map_err(|e| StoreError::stored("cursor page", e))?;
-        for cursor in cursors {
-            let config: CursorConfig =
-                serde_json::from_str(cursor.get()).map_err(|e| StoreError::stored("cursor", e))?;
-            members.push(NewMember {
-                name: tasker_messages::cursor::member_name(worker_template, &config.batch_id),
-                cursor_json: cursor.get().to_owned(),
-            });
-        }
-    }
-    Ok(members)
 }

@@ -57,6 +57,8 @@ pub struct Applied {
     pub emptied: Vec<(BatchId, TaskId)>,
     /// Batches that are stopped now, with members left.
     pub stopped: Vec<(BatchId, TaskId)>,
+    /// Batches with a limit of parallelism of which members have ended, and how many remain.
+    pub limited: Vec<(BatchId, u32)>,
     /// Ended steps by queue: so much room there is in the windows.
     pub finished_by_queue: HashMap<Queue, u32>,
     /// Tasks that have ended.
@@ -87,6 +89,7 @@ impl Applied {
         self.unsettled.extend(other.unsettled);
         self.emptied.extend(other.emptied);
         self.stopped.extend(other.stopped);
+        self.limited.extend(other.limited);
         self.finished_tasks.extend(other.finished_tasks);
         for (queue, n) in other.finished_by_queue {
             *self.finished_by_queue.entry(queue).or_default() += n;

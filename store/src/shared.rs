@@ -315,6 +315,9 @@ pub(crate) fn batch_metadata(template: &Template, worker: &str) -> BatchMetadata
 
 fn result_of(dependency: &Dependency) -> Result<DependencyResult, StoreError> {
     let Some(result) = &dependency.result else {
+        if dependency.state == "resolved_manually" {
+            return Ok(DependencyResult::Result(Value::Null));
+        }
         if dependency.state == "complete" {
             return Ok(DependencyResult::TooLarge { bytes: dependency.bytes as u64 });
         }

@@ -46,7 +46,7 @@ async fn broken_templates() -> anyhow::Result<()> {
         not_yet += u32::from(first == code::NOT_SUPPORTED_YET);
     }
     assert!(wrong.is_empty(), "\n{wrong}");
-    assert!(all >= 60 && not_yet >= 10, "only {all} broken templates, {not_yet} not supported yet");
+    assert!(all >= 60 && not_yet >= 5, "only {all} broken templates, {not_yet} not supported yet");
     // None of them was stored.
     let stored = api.read("/v1/templates?namespace=broken").await?;
     assert_eq!(stored, json!({"templates": []}));

@@ -35,6 +35,15 @@ impl Source {
     }
 }
 
+/// How many more members of a batch may be put on the bus: those that were never published, and no
+/// more than its `parallelism` leaves room for beside those that are outstanding. A member that waits
+/// for a retry is outstanding, so that the limit holds whenever it comes back.
+pub fn publishable(expected: u32, published: u32, ended: u32, parallelism: Option<u32>) -> u32 {
+    let left = expected.saturating_sub(published);
+    let outstanding = published.saturating_sub(ended);
+    parallelism.map_or(left, |most| left.min(most.saturating_sub(outstanding)))
+}
+
 /// Shares free room among sources; answers with a number for each.
 ///
 /// Rounds go through the sources by priority, sources of equal priority in the given order; in a
@@ -88,6 +97,26 @@ mod tests {
             assert_eq!(window_size(slots, rate, limits), expect, "{slots} {rate}");
         }
         assert_eq!(window_size(1, 0.0, WindowLimits { min: 9, max: 3 }), 9);
+    }
+
+    #[test]
+    fn members_within_their_limit() {
+        // expected, published, ended, parallelism -> publishable
+        for (expected, published, ended, parallelism, expect) in [
+            (100, 0, 0, None, 100),
+            (100, 60, 10, None, 40),
+            (100, 0, 0, Some(8), 8),
+            (100, 8, 0, Some(8), 0),
+            (100, 8, 3, Some(8), 3),
+            (100, 98, 95, Some(8), 2),
+            (100, 100, 95, Some(8), 0),
+            (5, 0, 0, Some(8), 5),
+            // More is known of what ended than of what this node has published.
+            (100, 8, 9, Some(8), 8),
+        ] {
+            let got = publishable(expected, published, ended, parallelism);
+            assert_eq!(got, expect, "{expected} {published} {ended} {parallelism:?}");
+        }
     }
 
     #[test]

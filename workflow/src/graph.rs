@@ -165,6 +165,11 @@ impl Template {
         self.graph.dynamic[position]
     }
 
+    /// Whether a convergence transaction looks at the end of this step.
+    pub fn is_looked_at(&self, name: &str) -> bool {
+        self.step(name).is_some_and(|(position, _)| self.is_unsettled(position))
+    }
+
     pub(crate) fn is_unsettled(&self, position: usize) -> bool {
         self.graph.unsettled[position]
     }

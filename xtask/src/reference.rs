@@ -38,6 +38,19 @@ pub(crate) fn check(wrong: &mut Vec<String>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// `docs/guide.md` shows the files that are compiled.
+pub(crate) fn check_guide(wrong: &mut Vec<String>) -> anyhow::Result<()> {
+    let top = workspace()?;
+    let guide = fs::read_to_string(top.join("docs/guide.md"))?;
+    for file in ["primes.yaml", "src/main.rs"] {
+        let text = fs::read_to_string(top.join("examples/guide").join(file))?;
+        if !guide.contains(&format!("\n{}\n```", text.trim_end())) {
+            wrong.push(format!("docs/guide.md does not show examples/guide/{file} as it is"));
+        }
+    }
+    Ok(())
+}
+
 /// What stands in backticks in the first column of any table.
 fn first_columns(text: &str) -> BTreeSet<String> {
     text.lines()

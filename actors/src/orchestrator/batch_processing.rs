@@ -251,6 +251,7 @@ fn new_batch(
         is_no_op: plan.is_no_op(),
         expected: plan.expected(),
         max_failed: failure_budget(config, plan.expected()),
+        parallelism: config.and_then(|c| c.parallelism),
         isolates: config.is_some_and(|c| c.failure_strategy == FailureStrategy::Isolate),
         members: Vec::new(),
     }

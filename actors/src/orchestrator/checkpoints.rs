@@ -93,16 +93,17 @@ async fn store(node: &Node, set: Vec<Save>) {
         }
     }
     for (namespace, saves) in by_namespace {
-        // Of two checkpoints of one step, which no worker sends at a time, the last one counts.
-        let latest: HashMap<StepId, &SaveCheckpoint> =
-            saves.iter().map(|save| (save.request.step_id, &save.request)).collect();
+        // An attempt sends one at a time; a second one of the same is the first one again.
+        let key = |save: &Save| (save.request.step_id, save.request.attempt);
+        let latest: HashMap<(StepId, u32), &SaveCheckpoint> =
+            saves.iter().map(|save| (key(save), &save.request)).collect();
         let requests: Vec<SaveCheckpoint> = latest.into_values().cloned().collect();
         let stored = node.store.save_checkpoints(&namespace, &requests).await;
         if let Err(error) = &stored {
             tracing::error!(%error, checkpoints = requests.len(), "checkpoints could not be stored");
         }
         for save in saves {
-            let verdict = stored.as_ref().ok().and_then(|v| v.get(&save.request.step_id)).copied();
+            let verdict = stored.as_ref().ok().and_then(|v| v.get(&key(&save))).copied();
             let message = "the database did not confirm the checkpoint; send it again";
             let answer = verdict.ok_or_else(|| Refusal::retry(code::UNAVAILABLE, message));
             let _worker_gone = save.answer.send(answer);

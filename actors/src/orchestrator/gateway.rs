@@ -289,8 +289,7 @@ async fn release(
     incoming: &Incoming,
 ) -> Result<ReleaseReply, Refusal> {
     let request: ReleaseRequest = reads::parse(&incoming.payload)?;
-    let steps: Vec<_> = request.steps.iter().map(|s| (s.step_id, s.dispatch_seq)).collect();
-    let released = node.store.release_steps(namespace, &steps).await;
+    let released = node.store.release_steps(namespace, &request.steps).await;
     let released = released.map_err(|e| reads::ReadError::from(e).into_refusal())?;
     let count = released.len() as u32;
     if !released.is_empty() {

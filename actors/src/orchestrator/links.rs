@@ -9,7 +9,7 @@ use super::convergence::ConvergenceMessage;
 use super::dispatch::DispatchMessage;
 use super::finalizer::FinalizerMessage;
 use super::intake::{IntakeMessage, Submission, SubmissionSource};
-use super::outcomes::OutcomesMessage;
+use super::outcomes::{OutcomesMessage, pass_on};
 use super::timers::TimersMessage;
 use crate::link::Link;
 
@@ -54,6 +54,20 @@ impl Links {
         self.finalizer.cast(FinalizerMessage::Wait { id, ended });
         // Time up and a lost waiter are the same to the caller: it reads the task as it is.
         let _time_up = tokio::time::timeout(at_most, has_ended).await;
+    }
+
+    /// A task was repaired by request: what runs again is sent, what was settled is followed up.
+    pub fn repaired(&self, task: TaskId, done: tasker_store::RepairDone) {
+        let Some(namespace) = done.namespace else { return };
+        if !done.ready.is_empty() {
+            self.dispatch.cast(DispatchMessage::Ready(done.ready));
+        }
+        let batches = done.batches.iter().map(|(id, _)| *id).collect::<Vec<_>>();
+        if !batches.is_empty() {
+            self.dispatch.cast(DispatchMessage::Sealed(batches));
+        }
+        self.convergence.cast(ConvergenceMessage::Check(vec![task]));
+        pass_on(self, namespace, done.applied);
     }
 
     /// A task was cancelled by request: workers are told, its batches get their outcomes.

@@ -133,7 +133,7 @@ impl OutcomesState {
 }
 
 /// Tells the actors below what follows. A lost cast is made up for by their sweeps.
-fn pass_on(links: &Links, namespace: Namespace, applied: Applied) {
+pub(crate) fn pass_on(links: &Links, namespace: Namespace, applied: Applied) {
     let expand: Vec<StepId> =
         applied.unsettled.iter().filter(|s| s.expands).map(|s| s.id).collect();
     if !expand.is_empty() {
@@ -154,6 +154,9 @@ fn pass_on(links: &Links, namespace: Namespace, applied: Applied) {
     if !applied.finished_by_queue.is_empty() {
         let finished = DispatchMessage::Finished(namespace.clone(), applied.finished_by_queue);
         links.dispatch.cast(finished);
+    }
+    if !applied.limited.is_empty() {
+        links.dispatch.cast(DispatchMessage::Remaining(namespace.clone(), applied.limited));
     }
     if !applied.stopped.is_empty() {
         let batches = applied.stopped.iter().map(|(batch, _)| *batch).collect();
@@ -272,6 +275,7 @@ impl Stored {
         all.unsettled.extend(applied.unsettled);
         all.emptied.extend(applied.emptied);
         all.stopped.extend(applied.stopped);
+        all.limited.extend(applied.limited);
         all.finished_tasks.extend(applied.finished_tasks);
         all.next_retry_ms = match (all.next_retry_ms, applied.next_retry_ms) {
             (Some(a), Some(b)) => Some(a.min(b)),

@@ -58,11 +58,8 @@ impl Watched {
 }
 
 impl Inner {
-    fn contains(&self, namespace: &Namespace, item: &WorkItem) -> bool {
-        let is_stopped = |stopped| self.stopped.get(&stopped) == Some(namespace);
-        !self.stopped.is_empty()
-            && (is_stopped(Stopped::Task(item.task_id))
-                || is_stopped(Stopped::Members(item.step_id.family())))
+    fn is_stopped(&self, namespace: &Namespace, stopped: Stopped) -> bool {
+        !self.stopped.is_empty() && self.stopped.get(&stopped) == Some(namespace)
     }
 }
 
@@ -87,9 +84,27 @@ impl Cancelled {
         }
     }
 
-    /// Whether the step need not start.
-    pub(crate) fn contains(&self, namespace: &Namespace, item: &WorkItem) -> bool {
-        self.inner().contains(namespace, item)
+    /// Whether the step's task was cancelled, so that it need not start.
+    pub(crate) fn has_task(&self, namespace: &Namespace, item: &WorkItem) -> bool {
+        self.inner().is_stopped(namespace, Stopped::Task(item.task_id))
+    }
+
+    /// Whether the step's batch was stopped. It may have been retried since, so that whoever has a
+    /// member of it asks before it is run.
+    pub(crate) fn has_batch(&self, namespace: &Namespace, item: &WorkItem) -> bool {
+        self.inner().is_stopped(namespace, Stopped::Members(item.step_id.family()))
+    }
+
+    /// A member of the step's batch is to be run: the batch goes on.
+    pub(crate) fn resume(&self, namespace: &Namespace, item: &WorkItem) {
+        let mut inner = self.inner();
+        let stopped = Stopped::Members(item.step_id.family());
+        if inner.is_stopped(namespace, stopped) {
+            inner.stopped.remove(&stopped);
+            inner.order.retain(|other| *other != stopped);
+            // Who was told to stop stays told; whoever comes now watches anew.
+            inner.watched.retain(|watched, _| !watched.is_of(namespace, stopped));
+        }
     }
 
     /// Turns true when the step is to stop.
@@ -106,7 +121,9 @@ impl Cancelled {
         if inner.watched.len() >= MANY_WATCHED {
             inner.watched.retain(|_, sender| sender.receiver_count() > 0);
         }
-        let (sender, receiver) = watch::channel(inner.contains(namespace, item));
+        let is_stopped = inner.is_stopped(namespace, Stopped::Task(item.task_id))
+            || inner.is_stopped(namespace, Stopped::Members(item.step_id.family()));
+        let (sender, receiver) = watch::channel(is_stopped);
         inner.watched.insert(key, sender);
         receiver
     }
@@ -137,12 +154,12 @@ mod tests {
         let (one, two, three) = (item(1, 1 << 32), item(2, 2 << 32), item(3, 3 << 32));
         let watch = cancelled.watch(&a, &one);
         cancelled.stop(b.clone(), Stopped::Task(task(1)));
-        assert!(!*watch.borrow() && !cancelled.contains(&a, &one));
+        assert!(!*watch.borrow() && !cancelled.has_task(&a, &one));
         cancelled.stop(a.clone(), Stopped::Task(task(1)));
         assert!(*watch.borrow());
         cancelled.stop(a.clone(), Stopped::Task(task(2)));
-        assert!(cancelled.contains(&a, &two) && *cancelled.watch(&a, &two).borrow());
-        assert!(!cancelled.contains(&a, &three));
+        assert!(cancelled.has_task(&a, &two) && *cancelled.watch(&a, &two).borrow());
+        assert!(!cancelled.has_task(&a, &three));
     }
 
     #[test]
@@ -154,8 +171,12 @@ mod tests {
         let beside = item(1, 8 << 32);
         let (stops, goes_on) = (cancelled.watch(&a, &member), cancelled.watch(&a, &beside));
         cancelled.stop(a.clone(), Stopped::batch(batch));
-        assert!(*stops.borrow() && cancelled.contains(&a, &member));
-        assert!(!*goes_on.borrow() && !cancelled.contains(&a, &beside));
+        assert!(*stops.borrow() && cancelled.has_batch(&a, &member));
+        assert!(!*goes_on.borrow() && !cancelled.has_batch(&a, &beside));
+        // It is retried: whoever was told stays told, who begins now is not.
+        cancelled.resume(&a, &member);
+        assert!(*stops.borrow() && !*cancelled.watch(&a, &member).borrow());
+        assert!(!cancelled.has_batch(&a, &member));
     }
 
     #[test]

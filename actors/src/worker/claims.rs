@@ -139,6 +139,7 @@ async fn follow(core: &Core, mut step: Step, verdict: ClaimVerdict) {
         ClaimVerdict::Run { attempt, tries } => {
             count("run").increment(1);
             core.held.granted(&step.hold, attempt);
+            core.cancelled.resume(&step.place.namespace, &step.item);
             (step.attempt, step.tries) = (attempt, tries);
             tokio::spawn(run_step(step));
         }

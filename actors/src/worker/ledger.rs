@@ -155,9 +155,12 @@ impl Ledger {
         account.slots.saturating_sub(account.busy)
     }
 
-    /// A step has come without having been asked for.
-    pub(crate) fn book(&self) {
-        self.account().busy += 1;
+    /// Books a slot for a step that has come without having been asked for, if there is one.
+    pub(crate) fn try_book(&self) -> bool {
+        let mut account = self.account();
+        let free = account.busy < account.slots;
+        account.busy += u32::from(free);
+        free
     }
 
     /// A delivery is finished as far as slots are concerned.

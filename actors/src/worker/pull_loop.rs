@@ -161,7 +161,7 @@ impl PullLoop {
         let core = &self.core;
         core.meters.deliveries.increment(1);
         let Some(item) = self.read(&delivery).await else { return core.ledger.give() };
-        if core.cancelled.contains(&self.place.namespace, &item) {
+        if core.cancelled.has_task(&self.place.namespace, &item) {
             core.ledger.give();
             return delivery.handle.ack().await;
         }
@@ -169,6 +169,7 @@ impl PullLoop {
         let must_claim = redelivered
             || item.claim_required
             || delivery.doubtful
+            || core.cancelled.has_batch(&self.place.namespace, &item)
             || delivery.stream_sequence <= self.claim_up_to;
         let ack = Some(delivery.handle);
         let hold = match HeldSteps::admit(core, &self.place, &item, ack, must_claim) {

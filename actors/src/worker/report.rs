@@ -8,7 +8,7 @@ use tasker_bus::{BusError, RequestError};
 use tasker_messages::subject::{self, Request};
 use tasker_messages::{
     AttemptFinished, AttemptOutcome, Namespace, NextStep, NodeId, OutcomeVerdicts, Refusal,
-    ReleasedStep, StepFailure, Verdict, WorkerId, code,
+    ReleasedStep, StepFailure, Verdict, WorkItem, WorkerId, code,
 };
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -208,18 +208,18 @@ async fn go_on(core: &Arc<Core>, report: &Report, next: Vec<NextStep>) {
             tracing::error!(step.id = %item.step_id, after, "a step follows no outcome of the report");
             continue;
         };
-        if core.cancelled.contains(&report.namespace, &item) {
+        if core.cancelled.has_task(&report.namespace, &item) {
             continue;
         }
         if core.stage() != Stage::Serving {
-            refused.push(ReleasedStep {
-                step_id: item.step_id,
-                attempt: item.attempt,
-                dispatch_seq: item.dispatch_seq,
-            });
+            refused.push(released(&item));
             continue;
         }
-        core.ledger.book();
+        if !core.ledger.try_book() {
+            // What was pulled meanwhile has taken the slot, perhaps for long.
+            refused.push(released(&item));
+            continue;
+        }
         match HeldSteps::admit(core, place, &item, None, false) {
             Admitted::New(hold) => {
                 let place = Arc::clone(place);
@@ -233,6 +233,10 @@ async fn go_on(core: &Arc<Core>, report: &Report, next: Vec<NextStep>) {
     if !refused.is_empty() {
         core.give_back_steps(&report.namespace, refused).await;
     }
+}
+
+fn released(item: &WorkItem) -> ReleasedStep {
+    ReleasedStep { step_id: item.step_id, attempt: item.attempt, dispatch_seq: item.dispatch_seq }
 }
 
 async fn settle(core: &Core, report: Report, verdicts: &[Verdict]) {

@@ -1,11 +1,11 @@
 use std::time::Duration;
 
 use reqwest::{Method, Url};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tasker_messages::{
-    Accepted, Namespace, StepId, StepPage, TaskId, TaskList, TaskState, TaskSummary, TaskView,
-    TemplateList, TemplateSummary, TemplateView,
+    Accepted, BatchId, Namespace, RepairStep, Repaired, Retry, StepId, StepPage, TaskId, TaskList,
+    TaskState, TaskSummary, TaskView, TemplateList, TemplateSummary, TemplateView,
 };
 
 use super::ClientError;
@@ -119,6 +119,32 @@ impl Client {
         self.read(self.call(Method::DELETE, &["tasks", &id.to_string()], &[])).await
     }
 
+    /// Repairs one failed step, named by id or name.
+    pub(crate) async fn repair_step(
+        &self,
+        task: TaskId,
+        step: &str,
+        request: &RepairStep,
+    ) -> Result<Document<Repaired>, ClientError> {
+        let path = ["tasks", &task.to_string(), "steps", step];
+        self.read(self.document(Method::PATCH, &path, request)).await
+    }
+
+    /// Retries what failed of a task, or of one of its batches.
+    pub(crate) async fn retry(
+        &self,
+        task: TaskId,
+        batch: Option<BatchId>,
+        request: &Retry,
+    ) -> Result<Document<Repaired>, ClientError> {
+        let (task, batch) = (task.to_string(), batch.map(|batch| batch.to_string()));
+        let path = match &batch {
+            Some(batch) => vec!["tasks", &task, "batches", batch, "retry"],
+            None => vec!["tasks", &task, "retry"],
+        };
+        self.read(self.document(Method::POST, &path, request)).await
+    }
+
     /// Registers a template; the same one again changes nothing.
     pub(crate) async fn register(
         &self,
@@ -152,6 +178,14 @@ impl Client {
     fn call(&self, method: Method, path: &[&str], parameters: &[Parameter]) -> Call {
         let url = url(&self.http.base, path, parameters);
         Call { method, url, headers: Vec::new(), body: Vec::new(), wait: Duration::ZERO }
+    }
+
+    fn document(&self, method: Method, path: &[&str], body: &impl Serialize) -> Call {
+        let mut call = self.call(method, path, &[]);
+        call.headers.push(("content-type", "application/json".to_owned()));
+        // Texts and JSON values: writing them cannot fail.
+        call.body = serde_json::to_vec(body).unwrap_or_default();
+        call
     }
 
     async fn read<T: DeserializeOwned>(&self, call: Call) -> Result<Document<T>, ClientError> {

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use crate::client::{Client, Document};
 use crate::cluster::ClusterArgs;
 use crate::output::{self, Format, OutputArgs};
+use crate::repair::{self, Why};
 
 use list::ListArgs;
 use steps::StepsArgs;
@@ -52,6 +53,12 @@ pub(crate) enum TaskCommand {
         limit: TimeLimit,
         #[command(flatten)]
         output: OutputArgs,
+    },
+    /// Run what failed of a task again
+    Retry {
+        id: TaskId,
+        #[command(flatten)]
+        why: Why,
     },
     /// Stop a task
     Cancel {
@@ -98,6 +105,7 @@ pub(crate) async fn run(command: TaskCommand, cluster: &ClusterArgs) -> anyhow::
             let task = watch::until_ended(&client, id, limit.deadline()).await?;
             wait::conclude(task, output.format)
         }
+        TaskCommand::Retry { id, why } => repair::retry(id, None, why, cluster).await,
         TaskCommand::Cancel { id, output } => cancel(&client, id, output.format).await,
     }
 }

@@ -3,12 +3,13 @@
 mod extract;
 mod problem;
 mod query;
+mod repair;
 mod status;
 mod tasks;
 mod templates;
 
 use axum::Router;
-use axum::routing::{get, post};
+use axum::routing::{get, patch, post};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tasker_actors::orchestrator::{Links, Node};
 use tokio::net::TcpListener;
@@ -33,6 +34,9 @@ pub(crate) fn router(node: Node, links: Links, metrics: PrometheusHandle) -> Rou
         .route("/v1/tasks/{id}", get(tasks::show).delete(tasks::cancel))
         .route("/v1/tasks/{id}/summary", get(tasks::summary))
         .route("/v1/tasks/{id}/steps", get(tasks::steps))
+        .route("/v1/tasks/{id}/steps/{step}", patch(repair::step))
+        .route("/v1/tasks/{id}/batches/{batch}/retry", post(repair::batch))
+        .route("/v1/tasks/{id}/retry", post(repair::task))
         .route("/v1/templates", post(templates::register).get(templates::list))
         .route("/v1/templates/{namespace}/{name}", get(templates::show))
         .route("/health", get(status::health))

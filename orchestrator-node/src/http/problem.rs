@@ -53,10 +53,18 @@ impl ApiError {
 /// Codes that are not answered with 400.
 fn status_of(refusal: &Refusal) -> StatusCode {
     match refusal.code.as_str() {
-        code::TEMPLATE_NOT_FOUND | code::TASK_NOT_FOUND | code::NOT_FOUND => StatusCode::NOT_FOUND,
-        code::IDEMPOTENCY_CONFLICT | code::TEMPLATE_CONFLICT | code::TASK_ENDED => {
-            StatusCode::CONFLICT
-        }
+        code::TEMPLATE_NOT_FOUND
+        | code::TASK_NOT_FOUND
+        | code::STEP_NOT_FOUND
+        | code::BATCH_NOT_FOUND
+        | code::NOT_FOUND => StatusCode::NOT_FOUND,
+        code::IDEMPOTENCY_CONFLICT
+        | code::TEMPLATE_CONFLICT
+        | code::TASK_ENDED
+        | code::STEP_NOT_FAILED
+        | code::AGGREGATOR_RAN
+        | code::BATCH_STOPPED
+        | code::NOTHING_TO_RETRY => StatusCode::CONFLICT,
         code::FOREIGN_NAMESPACE => StatusCode::FORBIDDEN,
         code::TOO_LARGE => StatusCode::PAYLOAD_TOO_LARGE,
         code::UNAVAILABLE => StatusCode::SERVICE_UNAVAILABLE,

@@ -32,7 +32,7 @@ with current as (
     returning c.step_id
 )
 -- The same checkpoint again is an answer that was lost.
-select id as "id!",
+select id as "id!", attempt as "attempt!",
        (id in (select step_id from saved)) is true
        or exists (select from tasker.checkpoints c
                   where c.step_id = id and c.attempt = current.attempt

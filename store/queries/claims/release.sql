@@ -6,10 +6,11 @@ set dispatch_seq = s.dispatch_seq + 1,
     claim_required = false,
     lease_worker = null,
     lease_until = null
-from unnest($1::uuid[], $2::int[]) as d(id, seq)
+from unnest($1::uuid[], $2::int[], $4::int[]) as d(id, seq, attempt)
 where s.id = d.id
   and s.namespace = $3
   and s.dispatch_seq = d.seq
+  and s.attempt = d.attempt
   and s.state in ('enqueued', 'in_progress')
   and not exists (select from tasker.outcomes o where o.step_id = s.id)
 returning s.id

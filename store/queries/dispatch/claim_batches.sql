@@ -15,4 +15,5 @@ set publisher = $2, publisher_until = now() + make_interval(secs => $3)
 from chosen c
 where b.id = c.id
 returning b.id, b.task_id, b.namespace, b.queue, b.priority, b.worker_template, b.expected,
-          b.published_upto, c.taken_over as "taken_over!"
+          b.published_upto, b.succeeded + b.failed as "ended!", b.parallelism,
+          c.taken_over as "taken_over!"

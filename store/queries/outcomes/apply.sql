@@ -116,7 +116,8 @@ with input as (
     from locked_batches l
     where b.id = l.id
     returning b.id, b.task_id, b.queue, b.remaining, l.succeeded + l.failed as ended,
-              b.state = 'failed' and b.failed - l.failed <= b.max_failed as stopped
+              b.state = 'failed' and b.failed - l.failed <= b.max_failed as stopped,
+              b.parallelism is not null as limited
 ), isolated as (
     insert into tasker.dead_letters (namespace, task_id, step_id, attempt, error)
     select $1, a.task_id, a.id, a.attempt, a.error::json
@@ -181,9 +182,9 @@ select case when giver is null then 'ready' else 'handed' end, id, task_id, give
 from children
 where ready
 union all
--- How many members ended now, how many remain, and whether that stopped it.
-select 'batch', id, task_id, null, null, queue, null, null, ended, 0, remaining, stopped, true,
-       true, true, 0::smallint
+-- How many members ended now, how many remain, whether that stopped it, and whether it has a limit.
+select 'batch', id, task_id, null, null, queue, null, null, ended, 0, remaining, stopped,
+       limited, true, true, 0::smallint
 from counted_batches
 union all
 select 'task', id, id, null, state::text, null, null, namespace, 0, 0, 0, false, true, true, true,

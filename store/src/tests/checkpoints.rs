@@ -20,7 +20,8 @@ fn save(step_id: StepId, attempt: u32, items_processed: u64) -> SaveCheckpoint {
 
 async fn verdict(world: &World, request: &SaveCheckpoint) -> CheckpointVerdict {
     let set = std::slice::from_ref(request);
-    world.store.save_checkpoints(&ns(), set).await.expect("stored")[&request.step_id]
+    world.store.save_checkpoints(&ns(), set).await.expect("stored")
+        [&(request.step_id, request.attempt)]
 }
 
 async fn items(world: &World, step: StepId) -> Option<u64> {
@@ -55,7 +56,7 @@ async fn only_the_current_attempt_gets_ahead(pool: PgPool) {
     let other = batch.member(1);
     let set = [save(other, 1, 1)];
     let verdicts = world.store.save_checkpoints(&foreign, &set).await.expect("read");
-    assert_eq!(verdicts[&other], Superseded);
+    assert_eq!(verdicts[&(other, 1)], Superseded);
     assert_eq!(world.store.load_checkpoint(&foreign, step).await.expect("read"), None);
 }
 
@@ -70,7 +71,7 @@ async fn many_steps_at_a_time(pool: PgPool) {
             1 => CheckpointVerdict::Saved,
             _ => CheckpointVerdict::Superseded,
         };
-        assert_eq!(verdicts[&request.step_id], expect);
+        assert_eq!(verdicts[&(request.step_id, request.attempt)], expect);
     }
     assert_eq!(world.count("select count(*) from tasker.checkpoints").await, 20);
 }

@@ -7,6 +7,7 @@ mod flow;
 mod guards;
 mod handover;
 mod races;
+mod random;
 
 use std::sync::Arc;
 
@@ -148,6 +149,7 @@ impl World {
             expected: members,
             max_failed: members,
             isolates: false,
+            parallelism: None,
             members: (0..members)
                 .map(|n| NewMember {
                     name: format!("work_{:03}", n + 1),
@@ -184,7 +186,10 @@ impl World {
                             count(*) filter (where o.state = 'error') as failed,
                             count(*) filter (where o.state is null) as open
                      from tasker.steps s left join tasker.outcomes o on o.step_id = s.id
-                     where s.batch_id = b.id) c
+                     -- By the primary key: the random tests ask this a thousand times.
+                     where s.id between (left(b.id::text, 28) || '00000000')::uuid
+                                    and (left(b.id::text, 28) || 'ffffffff')::uuid
+                       and s.batch_id = b.id) c
                  where b.sealed_at is not null
                    and (b.succeeded, b.failed, b.remaining) <> (c.ok, c.failed, c.open)",
             )

@@ -79,6 +79,8 @@ pub struct BatchConfig {
     pub cursor_field: String,
     /// The step whose instances run the batches, where the template names it.
     pub worker_template: Option<StepName>,
+    /// Most members that are outstanding at a time; `None` is no limit.
+    pub parallelism: Option<u32>,
     /// Items between two checkpoints of a member, as its handler is told; 0 leaves it to the handler.
     pub checkpoint_interval: u32,
     /// What a failing member does to its batch.

@@ -220,6 +220,7 @@ fn batch(step: &mut Section<'_>) -> Option<DraftBatch> {
     let mut config = BatchConfig {
         batch_size: positive(&mut section, "batch_size"),
         max_workers: positive(&mut section, "max_workers"),
+        parallelism: positive(&mut section, "parallelism"),
         checkpoint_interval: positive(&mut section, "checkpoint_interval").unwrap_or(0),
         cursor_field: section.text("cursor_field").map_or_else(String::new, |(text, _)| text),
         ..BatchConfig::default()
@@ -236,7 +237,6 @@ fn batch(step: &mut Section<'_>) -> Option<DraftBatch> {
         config.failure_strategy = strategy;
     }
     config.tolerated = section.section("tolerated_failures").and_then(tolerated);
-    section.refuse(&["parallelism"]);
     section.finish();
     Some(DraftBatch { path, line, worker_line, config })
 }

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use tasker_bus::ConsumerLoad;
 use tasker_messages::{BatchId, Namespace, Queue, StepId};
 use tasker_store::{OpenBatch, ReadyStep};
-use tasker_workflow::{Source, WindowLimits, share_out, window_size};
+use tasker_workflow::{Source, WindowLimits, publishable, share_out, window_size};
 
 /// What a lane serves.
 pub(crate) type LaneKey = (Namespace, Queue);
@@ -36,6 +36,13 @@ pub(crate) struct LaneBatch {
     pub(crate) shared: MemberShared,
     /// Members below this ordinal may have been published by another node: they must claim.
     claim_below: u32,
+}
+
+impl LaneBatch {
+    fn publishable(&self) -> u32 {
+        let OpenBatch { expected, published_upto, ended, parallelism, .. } = self.open;
+        publishable(expected, published_upto, ended, parallelism)
+    }
 }
 
 /// Members `[from, upto)` of one batch.
@@ -128,10 +135,27 @@ impl Lane {
     }
 
     pub(crate) fn add_batch(&mut self, open: OpenBatch) {
-        if !self.batches.iter().any(|b| b.open.id == open.id) {
+        if let Some(known) = self.batches.iter_mut().find(|b| b.open.id == open.id) {
+            // Also less than before: a repair opens members that had ended.
+            known.open.ended = open.ended;
+        } else {
             let claim_below = if open.taken_over { open.published_upto + MAX_WORK } else { 0 };
             self.batches.push_back(LaneBatch { open, shared: MemberShared::Unknown, claim_below });
         }
+    }
+
+    /// Takes note of how many members of batches remain. Says whether any of them is published here.
+    pub(crate) fn note_remaining(&mut self, batches: &[(BatchId, u32)]) -> bool {
+        let mut any = false;
+        for (id, remaining) in batches {
+            if let Some(batch) = self.batches.iter_mut().find(|b| b.open.id == *id) {
+                // Two transactions may tell in the wrong order.
+                let ended = batch.open.expected.saturating_sub(*remaining);
+                batch.open.ended = batch.open.ended.max(ended);
+                any = true;
+            }
+        }
+        any
     }
 
     /// The durable may be gone: it is ensured again before anything is published.
@@ -184,11 +208,7 @@ impl Lane {
         let mut room = window.saturating_sub(self.outstanding).min(MAX_WORK);
         // Many small publishes cost more than a few larger ones.
         let waiting = self.steps.len() as u64
-            + self
-                .batches
-                .iter()
-                .map(|b| u64::from(b.open.expected - b.open.published_upto))
-                .sum::<u64>();
+            + self.batches.iter().map(|b| u64::from(b.publishable())).sum::<u64>();
         if room < window / 8 && waiting > u64::from(room) {
             return Work::default();
         }
@@ -201,10 +221,7 @@ impl Lane {
         let sources: Vec<Source> = self
             .batches
             .iter()
-            .map(|b| Source {
-                priority: b.open.priority,
-                waiting: b.open.expected - b.open.published_upto,
-            })
+            .map(|b| Source { priority: b.open.priority, waiting: b.publishable() })
             .collect();
         let shares = share_out(room, quantum, &sources);
         let spans: Vec<Span> = self

@@ -38,6 +38,8 @@ pub(crate) enum DispatchMessage {
     Batches(Vec<OpenBatch>),
     /// So many steps of these queues have ended.
     Finished(Namespace, HashMap<Queue, u32>),
+    /// So many members remain of these batches, which limit how many are outstanding.
+    Remaining(Namespace, Vec<(BatchId, u32)>),
     /// So many slots are alive on this queue.
     Slots(Namespace, Queue, u32),
     /// The bus was asked how much is outstanding.
@@ -109,6 +111,9 @@ impl Actor for DispatchActor {
             DispatchMessage::Batches(batches) => state.add_batches(&myself, batches),
             DispatchMessage::Finished(namespace, queues) => {
                 state.finished(&myself, &namespace, queues);
+            }
+            DispatchMessage::Remaining(namespace, batches) => {
+                state.remaining(&myself, &namespace, &batches);
             }
             DispatchMessage::Slots(namespace, queue, slots) => {
                 let key = (namespace, queue);
@@ -211,6 +216,19 @@ impl DispatchState {
             self.lane(&key).finished(steps, now);
             self.pump(myself, &key);
         }
+    }
+
+    fn remaining(
+        &mut self,
+        myself: &ActorRef<DispatchMessage>,
+        namespace: &Namespace,
+        batches: &[(BatchId, u32)],
+    ) {
+        let lanes = self.lanes.iter_mut().filter(|(key, _)| key.0 == *namespace);
+        let touched: Vec<LaneKey> = lanes
+            .filter_map(|(key, lane)| lane.note_remaining(batches).then(|| key.clone()))
+            .collect();
+        touched.iter().for_each(|key| self.pump(myself, key));
     }
 
     /// Publishes what fits into the window of a lane, if something waits and nothing is under way.

@@ -1,0 +1,65 @@
+//! What people ask for by hand.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{BatchId, StepId, TaskId};
+
+/// What is to be done about a failed step: the body of `PATCH /v1/tasks/{id}/steps/{step}`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RepairStep {
+    /// What to do.
+    pub action: StepAction,
+    /// Why; kept in the audit trail.
+    pub reason: String,
+    /// Who asks; kept in the audit trail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// The result, with `complete_manually` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<Value>,
+}
+
+/// What can be done about a failed step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepAction {
+    /// Run it again with a new retry budget, from its last checkpoint.
+    ResetForRetry,
+    /// Count it as done, without a result.
+    ResolveManually,
+    /// Give it a result.
+    CompleteManually,
+}
+
+/// Why a batch or a task is to be retried: the body of `POST …/retry`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retry {
+    /// Why; kept in the audit trail.
+    pub reason: String,
+    /// Who asks; kept in the audit trail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+}
+
+/// What a repair has done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repaired {
+    /// The task, which runs again.
+    pub id: TaskId,
+    /// Steps that were repaired and are not members of batches.
+    pub steps: Vec<StepId>,
+    /// Batches with repaired members, and how many.
+    pub batches: Vec<RepairedBatch>,
+}
+
+/// A batch with repaired members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairedBatch {
+    /// The batch.
+    pub id: BatchId,
+    /// How many members were repaired.
+    pub members: u32,
+}

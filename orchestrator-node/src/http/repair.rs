@@ -1,0 +1,122 @@
+//! Repair by hand: failed steps, batches and tasks run again, or steps are settled.
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use serde::de::DeserializeOwned;
+use tasker_messages::json::{Limits, inspect};
+use tasker_messages::{
+    BatchId, Problem, Refusal, RepairStep, Repaired, Retry, StepAction, StepId, TaskId, code,
+};
+use tasker_store::{RepairRequest, RepairTarget};
+use tasker_workflow::RepairAction;
+
+use super::Api;
+use super::extract::{Route, read_body};
+use super::problem::ApiError;
+use super::query::id;
+
+/// Longest reason and name in the audit trail.
+const MAX_TEXT: usize = 1_000;
+
+/// Resets, resolves or completes one failed step, named by id or name.
+pub(super) async fn step(
+    State(api): State<Api>,
+    Route((task, step)): Route<(String, String)>,
+    body: Body,
+) -> Result<Json<Repaired>, ApiError> {
+    let task: TaskId = id(&task)?;
+    let request: RepairStep = read(&api, body).await?;
+    let step: StepId = match step.parse() {
+        Ok(id) => id,
+        Err(_) => api.node.store.find_step(task, &step).await?.ok_or_else(|| {
+            let message = format!("there is no step `{step}` in task {task}");
+            Refusal::new(code::STEP_NOT_FOUND, message)
+        })?,
+    };
+    let (action, result) = match (request.action, request.result) {
+        (StepAction::ResetForRetry, None) => (RepairAction::Reset, None),
+        (StepAction::ResolveManually, None) => (RepairAction::Resolve, None),
+        (StepAction::CompleteManually, Some(result)) => {
+            let text = result.to_string();
+            let limits = Limits::bytes(api.node.settings.outcomes.max_result_bytes);
+            inspect(&text, limits).map_err(|problem| invalid("result", &problem.message))?;
+            (RepairAction::Complete, Some(text.into()))
+        }
+        (StepAction::CompleteManually, None) => {
+            return Err(invalid("result", "is missing: complete_manually needs one"));
+        }
+        (_, Some(_)) => return Err(invalid("result", "belongs to complete_manually only")),
+    };
+    let target = RepairTarget::Step(step, action, result);
+    repair(&api, task, target, request.reason, request.by).await
+}
+
+/// Retries all members of a batch that failed, or were cancelled with it.
+pub(super) async fn batch(
+    State(api): State<Api>,
+    Route((task, batch)): Route<(String, String)>,
+    body: Body,
+) -> Result<Json<Repaired>, ApiError> {
+    let (task, batch): (TaskId, BatchId) = (id(&task)?, id(&batch)?);
+    let Retry { reason, by } = read(&api, body).await?;
+    repair(&api, task, RepairTarget::Batch(batch), reason, by).await
+}
+
+/// Retries whatever of a task failed and can be retried.
+pub(super) async fn task(
+    State(api): State<Api>,
+    Route(task): Route<String>,
+    body: Body,
+) -> Result<Json<Repaired>, ApiError> {
+    let task: TaskId = id(&task)?;
+    let Retry { reason, by } = read(&api, body).await?;
+    repair(&api, task, RepairTarget::Task, reason, by).await
+}
+
+async fn read<T: DeserializeOwned>(api: &Api, body: Body) -> Result<T, ApiError> {
+    let body = read_body(body, api.node.settings.http.max_body_bytes).await?;
+    let text = std::str::from_utf8(&body)
+        .map_err(|e| ApiError::from(Refusal::new(code::INVALID_ENCODING, e.to_string())))?;
+    inspect(text, Limits::bytes(api.node.settings.http.max_body_bytes))
+        .map_err(|problem| Refusal::of_document("the request", vec![problem]))?;
+    serde_json::from_str(text).map_err(|error| {
+        let message = format!("the request cannot be read: {error}");
+        Refusal::new(code::INVALID_REQUEST, message).into()
+    })
+}
+
+fn invalid(field: &str, message: &str) -> ApiError {
+    let problem = Problem::new(code::INVALID_VALUE, message).at(field);
+    Refusal::of_document("the request", vec![problem]).into()
+}
+
+async fn repair(
+    api: &Api,
+    task: TaskId,
+    target: RepairTarget,
+    reason: String,
+    by: Option<String>,
+) -> Result<Json<Repaired>, ApiError> {
+    let by = by.unwrap_or_else(|| "api".to_owned());
+    for (field, text) in [("reason", &reason), ("by", &by)] {
+        if text.trim().is_empty() || text.len() > MAX_TEXT {
+            return Err(invalid(field, &format!("must be 1 to {MAX_TEXT} bytes of text")));
+        }
+    }
+    let request = RepairRequest { task, target, principal: by, reason };
+    // A transaction must not end with the connection of whoever asked for it.
+    let store = api.node.store.clone();
+    let repairing = tokio::spawn(async move { store.repair(&request).await });
+    let repaired = repairing.await.map_err(|error| {
+        tracing::error!(%error, "a repair was lost");
+        Refusal::retry(
+            code::INTERNAL,
+            "it is not known whether the repair was made; look at the task",
+        )
+    })?;
+    let done = repaired??;
+    let answer = done.answer(task);
+    api.links.repaired(task, done);
+    Ok(Json(answer))
+}
