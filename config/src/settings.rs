@@ -43,6 +43,8 @@ pub struct Database {
     pub url: String,
     /// Connections of the transactions that carry steps.
     pub hot_connections: u32,
+    /// Connections of outcomes and submissions that are single statements.
+    pub quick_connections: u32,
     /// Connections of the API and of reads.
     pub api_connections: u32,
     /// Longest statement and longest wait for a lock, kept by the server. In milliseconds.

@@ -130,8 +130,10 @@ impl Store {
         lease_ms: u64,
     ) -> Result<Landed, StoreError> {
         let all: Vec<&FinishedAttempt> = set.iter().collect();
-        let mut connection = self.hot.acquire().await?;
-        land(&mut connection, namespace, &all, lease_ms).await
+        let mut connection = self.quick.lend().await?;
+        let landed = land(&mut connection, namespace, &all, lease_ms).await?;
+        connection.give_back();
+        Ok(landed)
     }
 
     /// Locks the steps first, so that whatever the later statements read is up to date.

@@ -9,6 +9,7 @@ use sqlx::{Connection, PgPool, Postgres, Transaction};
 use tasker_config::Database;
 
 use crate::StoreError;
+use crate::quick::Quick;
 use crate::shared::TaskCache;
 use crate::templates::TemplateCache;
 
@@ -20,6 +21,10 @@ use crate::templates::TemplateCache;
 pub struct Store {
     /// Transactions that carry steps.
     pub(crate) hot: PgPool,
+    /// Outcomes and submissions, where they are single statements.
+    pub(crate) quick: Quick,
+    /// Single reads of the API.
+    pub(crate) reads: Quick,
     /// Records that a crash of the database may forget, since a sweep makes up for them: nobody waits
     /// until they are on disk.
     pub(crate) lazy: PgPool,
@@ -37,7 +42,7 @@ const MIN_HOT: u32 = 4;
 const LAZY: u32 = 1;
 
 /// Connections idle for longer are tested before they are used.
-const MAX_UNTESTED: Duration = Duration::from_millis(500);
+pub(crate) const MAX_UNTESTED: Duration = Duration::from_millis(500);
 
 /// How often a transaction that lost against another one is run again.
 const MAX_CONFLICTS: u32 = 5;
@@ -56,13 +61,20 @@ impl Store {
         let lazy = [("synchronous_commit", "off".to_owned())];
         let lazy = pool(settings, LAZY, "tasker lazy", &lazy).await?;
         let api = pool(settings, settings.api_connections, "tasker api", &[]).await?;
-        Ok(Self { hot, lazy, api, templates: Arc::default(), tasks: Arc::default() })
+        let most = settings.quick_connections.max(1);
+        let quick = pool(settings, most, "tasker quick", &[]).await?;
+        let quick = Quick::new(quick, most as usize);
+        let reads = Quick::new(api.clone(), settings.api_connections as usize / 2);
+        let (templates, tasks) = (Arc::default(), Arc::default());
+        Ok(Self { hot, quick, reads, lazy, api, templates, tasks })
     }
 
     /// Wraps a pool that exists, for tests of single statements.
     pub fn from_pool(pool: PgPool) -> Self {
         Self {
             hot: pool.clone(),
+            quick: Quick::new(pool.clone(), 1),
+            reads: Quick::new(pool.clone(), 1),
             lazy: pool.clone(),
             api: pool,
             templates: Arc::default(),
@@ -79,8 +91,9 @@ impl Store {
     /// Closes all connections once they are idle.
     pub async fn close(&self) {
         self.hot.close().await;
+        self.quick.close().await;
+        self.reads.close().await;
         self.lazy.close().await;
-        self.api.close().await;
     }
 }
 

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use tasker_messages::{
     BatchId, Namespace, Refusal, Repaired, RepairedBatch, StepId, StepKind, StepState, TaskId,
-    TaskState, TemplateId, Verdict, WorkerId, code,
+    TaskState, TemplateId, code,
 };
-use tasker_workflow::{RepairAction, RepairFacts, Template, batching, check_repair, choose};
+use tasker_workflow::{RepairAction, RepairFacts, Template, check_repair};
 use uuid::Uuid;
 
-use crate::apply::land;
 use crate::pool::{Tx, commit, retry_conflicts};
-use crate::{Applied, FinishedAttempt, Store, StoreError};
+use crate::settle::settle;
+use crate::{Applied, Store, StoreError};
 
 /// Most steps that one transaction repairs: it holds the locks of task and batches meanwhile.
 const MAX_REPAIRED: usize = 100_000;
@@ -70,14 +70,14 @@ impl RepairDone {
 }
 
 /// A step that is to be repaired.
-struct Target {
-    id: Uuid,
+pub(crate) struct Target {
+    pub(crate) id: Uuid,
     name: String,
-    kind: StepKind,
+    pub(crate) kind: StepKind,
     state: StepState,
-    attempt: u32,
+    pub(crate) attempt: u32,
     unsettled: bool,
-    template_step: String,
+    pub(crate) template_step: String,
     batch: Option<TargetBatch>,
 }
 
@@ -89,16 +89,16 @@ struct TargetBatch {
     published_upto: u32,
 }
 
-struct TaskRow {
-    namespace: Namespace,
+pub(crate) struct TaskRow {
+    pub(crate) namespace: Namespace,
     state: TaskState,
-    template: Arc<Template>,
+    pub(crate) template: Arc<Template>,
     /// Convergences that exist.
     joins: HashSet<String>,
 }
 
 /// Why a repair did not happen.
-enum Stop {
+pub(crate) enum Stop {
     Refused(Refusal),
     Store(StoreError),
 }
@@ -123,29 +123,6 @@ impl Store {
             }
         })
         .await
-    }
-
-    /// The step of a task with this name, members of batches among them.
-    pub async fn find_step(&self, task: TaskId, name: &str) -> Result<Option<StepId>, StoreError> {
-        let id = sqlx::query_scalar!(
-            r#"select s.id as "id!" from tasker.steps s
-               where s.task_id = $1 and s.batch_id is null and s.name = $2
-               union all
-               select s.id
-               from tasker.batches b
-               cross join lateral (
-                   select m.id, m.name from tasker.steps m
-                   where m.id between (left(b.id::text, 28) || '00000000')::uuid
-                                  and (left(b.id::text, 28) || 'ffffffff')::uuid
-               ) s
-               where b.task_id = $1 and b.sealed_at is not null and s.name = $2
-               limit 1"#,
-            task.as_uuid(),
-            name,
-        )
-        .fetch_optional(&self.api)
-        .await?;
-        Ok(id.map(StepId::from_uuid))
     }
 
     async fn repair_once(&self, request: &RepairRequest) -> Result<RepairDone, Stop> {
@@ -421,61 +398,6 @@ fn summary(targets: &[Target]) -> RepairDone {
         ready,
         ..RepairDone::default()
     }
-}
-
-/// Ends the step by hand: as if a worker had reported it, with what follows from that.
-async fn settle(
-    tx: &mut Tx,
-    task: &TaskRow,
-    targets: &[Target],
-    action: RepairAction,
-    result: Option<&str>,
-) -> Result<Applied, Stop> {
-    let Some(target) = targets.first() else { return Ok(Applied::default()) };
-    let result = result.unwrap_or("null");
-    check_result(task, target, result)?;
-    let attempt = FinishedAttempt {
-        step_id: StepId::from_uuid(target.id),
-        attempt: target.attempt + 1,
-        dispatch_seq: 0,
-        kind: target.kind,
-        worker: WorkerId::from_uuid(Uuid::nil()),
-        execution_ms: 0,
-        ending: Ok(result.into()),
-        takes_next: false,
-    };
-    let applied = land(&mut *tx, &task.namespace, &[&attempt], 0).await?.applied;
-    if applied.verdicts != [Verdict::Applied] {
-        let message = "the step changed meanwhile; look at it and try again";
-        return Err(Stop::Refused(Refusal::retry(code::UNAVAILABLE, message)));
-    }
-    let resolved = action == RepairAction::Resolve;
-    // Rows of this very transaction: no worker made them, and one has no result.
-    sqlx::query!(
-        "update tasker.outcomes
-         set worker = null,
-             state = case when $2 then 'resolved_manually' else state end,
-             result = case when $2 then null else result end
-         where step_id = $1",
-        target.id,
-        resolved,
-    )
-    .execute(&mut **tx)
-    .await?;
-    Ok(applied)
-}
-
-/// A result by hand must make as much sense as one of a handler.
-fn check_result(task: &TaskRow, target: &Target, result: &str) -> Result<(), Stop> {
-    let Some((_, step)) = task.template.step(&target.template_step) else { return Ok(()) };
-    let judged = match target.kind {
-        StepKind::Decision => choose(&task.template, step, result).map(drop),
-        StepKind::Batchable => {
-            batching::plan(&task.template, step, result, None, u32::MAX).map(drop)
-        }
-        _ => Ok(()),
-    };
-    judged.map_err(|failure| Stop::Refused(Refusal::new(&failure.code, failure.message)))
 }
 
 async fn note(tx: &mut Tx, task: &TaskRow, request: &RepairRequest) -> Result<(), StoreError> {

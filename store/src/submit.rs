@@ -95,6 +95,7 @@ impl Store {
         let text = |get: fn(&TaskRequest) -> &Option<String>| -> Vec<Option<String>> {
             tasks.iter().map(|t| get(&t.request).clone()).collect()
         };
+        let mut connection = self.quick.lend().await?;
         let contexts = column(tasks, |t| t.request.context.to_string());
         let edges = edges_of(tasks);
         let rows = step_rows(tasks, &edges);
@@ -129,8 +130,9 @@ impl Store {
             &edges.iter().map(|e| e.parent.as_uuid()).collect::<Vec<_>>(),
             &edges.iter().map(|e| e.child.as_uuid()).collect::<Vec<_>>(),
         )
-        .fetch_all(&self.hot)
+        .fetch_all(&mut *connection)
         .await?;
+        connection.give_back();
         let created: HashSet<TaskId> = created.into_iter().map(TaskId::from_uuid).collect();
         for (task, context) in tasks.iter().zip(&contexts) {
             if created.contains(&task.id) && context.len() <= MAX_CACHED_CONTEXT {

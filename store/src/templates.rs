@@ -158,6 +158,7 @@ impl Store {
         name: &str,
         version: Option<&str>,
     ) -> Result<Option<StoredTemplate>, StoreError> {
+        let mut connection = self.quick.lend().await?;
         let found = sqlx::query_scalar!(
             "select id from tasker.templates
              where namespace = $1 and name = $2 and ($3::text is null or version = $3)
@@ -166,8 +167,9 @@ impl Store {
             name,
             version,
         )
-        .fetch_optional(&self.hot)
+        .fetch_optional(&mut *connection)
         .await?;
+        connection.give_back();
         let Some(id) = found.map(TemplateId::from_uuid) else { return Ok(None) };
         Ok(Some(StoredTemplate { id, template: self.template(id).await? }))
     }

@@ -144,7 +144,10 @@ impl Store {
                 id.as_uuid(),
                 namespace.map(Namespace::as_str)
             );
-            Ok(task.fetch_optional(&self.api).await?)
+            let mut connection = self.reads.lend().await?;
+            let task = task.fetch_optional(&mut *connection).await?;
+            connection.give_back();
+            Ok(task)
         };
         let (row, batches, steps) =
             tokio::try_join!(task, self.view_batches(id), self.steps_of_task(id))?;
@@ -167,15 +170,40 @@ impl Store {
     }
 
     async fn steps_of_task(&self, id: TaskId) -> Result<Vec<StepRow>, StoreError> {
+        let mut connection = self.reads.lend().await?;
         let steps = sqlx::query_file_as!(
             StepRow,
             "queries/views/steps_of_task.sql",
             id.as_uuid(),
             TaskView::MAX_LISTED_MEMBERS as i32,
         )
-        .fetch_all(&self.api)
+        .fetch_all(&mut *connection)
         .await?;
+        connection.give_back();
         Ok(steps)
+    }
+
+    /// The step of a task with this name, members of batches among them.
+    pub async fn find_step(&self, task: TaskId, name: &str) -> Result<Option<StepId>, StoreError> {
+        let id = sqlx::query_scalar!(
+            r#"select s.id as "id!" from tasker.steps s
+               where s.task_id = $1 and s.batch_id is null and s.name = $2
+               union all
+               select s.id
+               from tasker.batches b
+               cross join lateral (
+                   select m.id, m.name from tasker.steps m
+                   where m.id between (left(b.id::text, 28) || '00000000')::uuid
+                                  and (left(b.id::text, 28) || 'ffffffff')::uuid
+               ) s
+               where b.task_id = $1 and b.sealed_at is not null and s.name = $2
+               limit 1"#,
+            task.as_uuid(),
+            name,
+        )
+        .fetch_optional(&self.api)
+        .await?;
+        Ok(id.map(StepId::from_uuid))
     }
 
     /// Whether a task has ended; `None` if there is none of this id in the namespace.
@@ -184,14 +212,16 @@ impl Store {
         id: TaskId,
         namespace: &Namespace,
     ) -> Result<Option<bool>, StoreError> {
+        let mut connection = self.reads.lend().await?;
         let ended = sqlx::query_scalar!(
             r#"select finished_at is not null as "ended!" from tasker.tasks
                where id = $1 and namespace = $2"#,
             id.as_uuid(),
             namespace.as_str(),
         )
-        .fetch_optional(&self.api)
+        .fetch_optional(&mut *connection)
         .await?;
+        connection.give_back();
         Ok(ended)
     }
 
@@ -215,6 +245,7 @@ impl Store {
 
     /// The batches of a task that are sealed or being expanded.
     async fn view_batches(&self, task: TaskId) -> Result<Vec<BatchView>, StoreError> {
+        let mut connection = self.reads.lend().await?;
         let rows = sqlx::query!(
             r#"select b.id, s.name as batchable_step, b.worker_template, b.state::text as "state!",
                       b.expected, b.published_upto, b.succeeded, b.failed, b.remaining, b.is_no_op
@@ -223,8 +254,9 @@ impl Store {
                where b.task_id = $1 order by b.id"#,
             task.as_uuid()
         )
-        .fetch_all(&self.api)
+        .fetch_all(&mut *connection)
         .await?;
+        connection.give_back();
         let mut batches = Vec::with_capacity(rows.len());
         for row in rows {
             batches.push(BatchView {

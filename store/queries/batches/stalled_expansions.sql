@@ -1,6 +1,10 @@
+-- From the few unsettled steps to their outcomes, each by its key.
 select s.id
 from tasker.steps s
-join tasker.outcomes o on o.step_id = s.id and o.state = 'complete'
+cross join lateral (
+    select o.created_at from tasker.outcomes o
+    where o.step_id = s.id and o.state = 'complete' offset 0
+) o
 join tasker.tasks t on t.id = s.task_id and t.finished_at is null
 left join tasker.batches b on b.batchable_step_id = s.id
 where s.unsettled and s.kind = 'batchable'

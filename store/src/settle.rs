@@ -1,0 +1,65 @@
+//! Ending a failed step by hand.
+
+use tasker_messages::{Refusal, StepId, StepKind, Verdict, WorkerId, code};
+use tasker_workflow::{RepairAction, batching, choose};
+use uuid::Uuid;
+
+use crate::apply::land;
+use crate::pool::Tx;
+use crate::repair::{Stop, Target, TaskRow};
+use crate::{Applied, FinishedAttempt};
+
+/// Ends the step by hand: as if a worker had reported it, with what follows from that.
+pub(crate) async fn settle(
+    tx: &mut Tx,
+    task: &TaskRow,
+    targets: &[Target],
+    action: RepairAction,
+    result: Option<&str>,
+) -> Result<Applied, Stop> {
+    let Some(target) = targets.first() else { return Ok(Applied::default()) };
+    let result = result.unwrap_or("null");
+    check_result(task, target, result)?;
+    let attempt = FinishedAttempt {
+        step_id: StepId::from_uuid(target.id),
+        attempt: target.attempt + 1,
+        dispatch_seq: 0,
+        kind: target.kind,
+        worker: WorkerId::from_uuid(Uuid::nil()),
+        execution_ms: 0,
+        ending: Ok(result.into()),
+        takes_next: false,
+    };
+    let applied = land(&mut *tx, &task.namespace, &[&attempt], 0).await?.applied;
+    if applied.verdicts != [Verdict::Applied] {
+        let message = "the step changed meanwhile; look at it and try again";
+        return Err(Stop::Refused(Refusal::retry(code::UNAVAILABLE, message)));
+    }
+    let resolved = action == RepairAction::Resolve;
+    // Rows of this very transaction: no worker made them, and one has no result.
+    sqlx::query!(
+        "update tasker.outcomes
+         set worker = null,
+             state = case when $2 then 'resolved_manually' else state end,
+             result = case when $2 then null else result end
+         where step_id = $1",
+        target.id,
+        resolved,
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(applied)
+}
+
+/// A result by hand must make as much sense as one of a handler.
+fn check_result(task: &TaskRow, target: &Target, result: &str) -> Result<(), Stop> {
+    let Some((_, step)) = task.template.step(&target.template_step) else { return Ok(()) };
+    let judged = match target.kind {
+        StepKind::Decision => choose(&task.template, step, result).map(drop),
+        StepKind::Batchable => {
+            batching::plan(&task.template, step, result, None, u32::MAX).map(drop)
+        }
+        _ => Ok(()),
+    };
+    judged.map_err(|failure| Stop::Refused(Refusal::new(&failure.code, failure.message)))
+}
