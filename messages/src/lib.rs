@@ -10,6 +10,7 @@ mod claim;
 pub mod code;
 pub mod cursor;
 mod heartbeat;
+mod identity;
 mod ids;
 pub mod json;
 mod name;
@@ -38,6 +39,7 @@ pub use claim::{
 };
 pub use cursor::CursorConfig;
 pub use heartbeat::{Heartbeat, Hint, QueueLoad, RunningStep};
+pub use identity::Identity;
 pub use ids::{BatchId, NodeId, StepId, TaskId, TemplateId, WorkerId};
 pub use name::{InvalidName, Namespace, Queue, StepName};
 pub use outcome_report::{

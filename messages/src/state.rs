@@ -159,6 +159,7 @@ mod tests {
         check(TaskState::ALL);
         check(StepState::ALL);
         check(BatchState::ALL);
+        check(crate::Identity::ALL);
         assert!("Complete".parse::<TaskState>().is_err());
     }
 }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::json::{self, Limits};
 use crate::suggest::nearest;
-use crate::{Namespace, Problem, StepName, TaskId, code};
+use crate::{Identity, Namespace, Problem, StepName, TaskId, code};
 
 /// A request to run a template.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -42,6 +42,9 @@ pub struct TaskRequest {
     /// The same key in the same namespace never makes a second task.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
+    /// What makes another submission the same; `None`: the key, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
 }
 
 /// The answer to a submission, sent after COMMIT.
@@ -49,7 +52,7 @@ pub struct TaskRequest {
 pub struct Accepted {
     /// The task.
     pub id: TaskId,
-    /// Whether this request made it; `false` if the idempotency key found it.
+    /// Whether this request made it; `false` if its identity found it.
     pub created: bool,
 }
 
@@ -140,6 +143,7 @@ impl Reader {
             priority: self.priority(),
             correlation_id: self.text("correlation_id"),
             parent_correlation_id: self.text("parent_correlation_id"),
+            identity: self.identity(),
             idempotency_key: self.text("idempotency_key"),
             name: name?,
             namespace: namespace?,
@@ -149,10 +153,7 @@ impl Reader {
 
     fn refuse_unknown_keys(&mut self) {
         for key in self.document.keys() {
-            if key == "identity" {
-                let message = "`identity` is not supported yet; use `idempotency_key`";
-                self.problems.push(Problem::new(code::NOT_SUPPORTED_YET, message).at(key));
-            } else if !KEYS.contains(&key.as_str()) {
+            if !KEYS.contains(&key.as_str()) {
                 let near =
                     nearest(key, KEYS).map_or(String::new(), |k| format!("; did you mean `{k}`?"));
                 let short: String = key.chars().take(60).collect();
@@ -243,6 +244,28 @@ impl Reader {
                 Value::Null
             }
         }
+    }
+
+    /// Read before the key, which must fit it.
+    fn identity(&mut self) -> Option<Identity> {
+        let text = self.text("identity")?;
+        let Ok(identity) = text.parse::<Identity>() else {
+            let names = Identity::ALL.iter().map(|identity| identity.as_str());
+            let near = nearest(&text, names.clone())
+                .map_or(String::new(), |name| format!("; did you mean `{name}`?"));
+            let all = names.collect::<Vec<_>>().join(", ");
+            let message = format!("must be one of {all}{near}");
+            self.problems.push(Problem::new(code::INVALID_VALUE, message).at("identity"));
+            return None;
+        };
+        let has_key = self.document.get("idempotency_key").is_some_and(|key| !key.is_null());
+        if has_key && identity != Identity::CallerProvided {
+            let message =
+                format!("`{identity}` has no use for an idempotency_key; remove one of them");
+            let problem = Problem::new(code::CONFLICTING_KEYS, message).at("idempotency_key");
+            self.problems.push(problem);
+        }
+        Some(identity)
     }
 
     fn tags(&mut self) -> Vec<String> {
@@ -337,10 +360,20 @@ mod tests {
             r#"{"name":"a","namespace":"n","context":{},"priority":1.5}"#,
             &[(code::WRONG_TYPE, "priority")],
         );
+        check(r#"{"name":"a","namespace":"n","context":{},"identity":"strict"}"#, &[]);
         check(
-            r#"{"name":"a","namespace":"n","context":{},"identity":"strict"}"#,
-            &[(code::NOT_SUPPORTED_YET, "identity")],
+            r#"{"name":"a","namespace":"n","context":{},"identity":"strickt"}"#,
+            &[(code::INVALID_VALUE, "identity")],
         );
+        for identity in ["strict", "always_unique"] {
+            check(
+                &format!(
+                    r#"{{"name":"a","namespace":"n","context":{{}},"identity":"{identity}",
+                        "idempotency_key":"k"}}"#
+                ),
+                &[(code::CONFLICTING_KEYS, "idempotency_key")],
+            );
+        }
         check("[]", &[(code::WRONG_TYPE, "")]);
     }
 

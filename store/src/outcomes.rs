@@ -78,11 +78,8 @@ pub struct UnsettledStep {
 }
 
 impl Applied {
-    /// Adds what a second transaction did for the attempts at these places.
-    fn add(&mut self, places: &[usize], other: Applied) {
-        for (&place, verdict) in places.iter().zip(other.verdicts) {
-            self.verdicts[place] = verdict;
-        }
+    /// Adds what another set has done, except its verdicts.
+    pub fn absorb(&mut self, other: Applied) {
         self.ready.extend(other.ready);
         self.handed.extend(other.handed);
         self.results.extend(other.results);
@@ -91,9 +88,18 @@ impl Applied {
         self.stopped.extend(other.stopped);
         self.limited.extend(other.limited);
         self.finished_tasks.extend(other.finished_tasks);
+        self.next_retry_ms = self.next_retry_ms.into_iter().chain(other.next_retry_ms).min();
         for (queue, n) in other.finished_by_queue {
             *self.finished_by_queue.entry(queue).or_default() += n;
         }
+    }
+
+    /// Adds what a second transaction did for the attempts at these places.
+    fn add(&mut self, places: &[usize], mut other: Applied) {
+        for (&place, verdict) in places.iter().zip(std::mem::take(&mut other.verdicts)) {
+            self.verdicts[place] = verdict;
+        }
+        self.absorb(other);
     }
 }
 

@@ -283,12 +283,15 @@ async fn what_cannot_be_accepted_is_kept() -> anyhow::Result<()> {
     let foreign = json!({"name": "chain", "namespace": "bench", "context": {}}).to_string();
     let different = json!({"name": "chain", "context": {"start": 2}, "reason": key}).to_string();
     let run = Uuid::now_v7().simple().to_string();
-    let table: [Refused; 5] = [
+    let forgot = json!({"name": "chain", "context": {"start": 3}, "identity": "caller_provided"})
+        .to_string();
+    let table: [Refused; 6] = [
         ("syntax", "{\"name\":", &[VERSION], code::INVALID_SYNTAX),
         ("empty", "", &[VERSION], code::INVALID_SYNTAX),
         ("unknown", &unknown, &[VERSION], code::TEMPLATE_NOT_FOUND),
         ("foreign", &foreign, &[VERSION], code::FOREIGN_NAMESPACE),
         ("bench", &different, &[VERSION, (IDEMPOTENCY_HEADER, &key)], code::IDEMPOTENCY_CONFLICT),
+        ("bench", &forgot, &[VERSION], code::MISSING_KEY),
     ];
     for (name, body, headers, code) in table {
         let namespace = match name {

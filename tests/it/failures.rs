@@ -4,37 +4,14 @@ use futures::future::try_join_all;
 use serde_json::{Value, json};
 use tasker_tests::{Cluster, Task, assert_same};
 
-use crate::support::{SOON, books, number};
-
-/// A batch with this much in its `batch_config`.
-fn template(name: &str, config: &str) -> String {
-    format!(
-        "name: {name}
-namespace_name: faulty
-version: 1.0.0
-steps:
-  - name: split_slowly
-    type: batchable
-    handler: {{callable: faulty.slow_split}}
-    batch_config: {{worker_template: work_slowly{config}}}
-  - name: work_slowly
-    type: batch_worker
-    dependencies: [split_slowly]
-    handler: {{callable: faulty.slow_work}}
-  - name: sum_slowly
-    type: deferred_convergence
-    dependencies: [work_slowly]
-    handler: {{callable: faulty.slow_sum}}
-"
-    )
-}
+use crate::support::{SOON, books, number, slow_batch};
 
 const N: u64 = 200;
 
 /// Runs a batch of 200 members of which every tenth fails.
 async fn run(cluster: &Cluster, name: &str, config: &str) -> anyhow::Result<Task> {
     let api = cluster.api()?;
-    api.register(&template(name, config)).await?;
+    api.register(&slow_batch(name, config, "faulty.slow_work")).await?;
     let fail: Vec<u64> = (0..N).step_by(10).collect();
     api.run("faulty", name, json!({"n": N, "fail": fail, "sleep_ms": 5}), SOON).await
 }
@@ -87,7 +64,8 @@ async fn a_stopped_batch_starts_nothing_more() -> anyhow::Result<()> {
     const MANY: u64 = 20_000;
     let cluster = Cluster::shared().await?;
     let api = cluster.api()?;
-    api.register(&template("stops_early", ", failure_strategy: fail_fast")).await?;
+    api.register(&slow_batch("stops_early", ", failure_strategy: fail_fast", "faulty.slow_work"))
+        .await?;
     let context = json!({"n": MANY, "fail": [0], "sleep_ms": 20});
     let task = api.run("faulty", "stops_early", context, SOON).await?;
     assert_eq!(task.error_code(), "BATCH_STOPPED", "{}", task.view);

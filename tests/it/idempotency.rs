@@ -76,3 +76,51 @@ async fn twenty_at_once_make_one_task() -> anyhow::Result<()> {
     assert_eq!(cluster.database()?.row(&query).await?, json!({"tasks": 1}));
     Ok(())
 }
+
+#[tokio::test]
+async fn identities() -> anyhow::Result<()> {
+    let cluster = Cluster::shared().await?;
+    let api = cluster.api()?;
+    // A context that no other test uses.
+    let with = |identity: &str| {
+        let mut document = chain(7_700_001);
+        document["identity"] = identity.into();
+        document
+    };
+    // Strict: the same request is the same task, whatever key came with it.
+    let first = api.post_task(&with("strict"), Some("one key")).await?;
+    assert_eq!(first.status, 201, "{}", first.text);
+    for key in [Some("another key"), None] {
+        let again = api.post_task(&with("strict"), key).await?;
+        assert_eq!((again.status, &again.body["id"]), (200, &first.body["id"]), "{}", again.text);
+    }
+    // The newest version by its name.
+    let mut named = with("strict");
+    named["version"] = "1.0.0".into();
+    let named = api.post_task(&named, None).await?;
+    assert_eq!((named.status, &named.body["id"]), (200, &first.body["id"]), "{}", named.text);
+    let mut other = with("strict");
+    other["context"]["start"] = 7_700_002.into();
+    assert_eq!(api.post_task(&other, None).await?.status, 201);
+    // Unique: each makes a task, and a key makes it safe to send one of them again.
+    let unique = with("always_unique");
+    let (a, b) = (api.post_task(&unique, None).await?, api.post_task(&unique, None).await?);
+    assert_eq!((a.status, b.status), (201, 201), "{} {}", a.text, b.text);
+    assert_ne!(a.body["id"], b.body["id"]);
+    let key = Uuid::now_v7().to_string();
+    let (a, b) =
+        (api.post_task(&unique, Some(&key)).await?, api.post_task(&unique, Some(&key)).await?);
+    assert_eq!((a.status, b.status, &a.body["id"]), (201, 200, &b.body["id"]));
+    // Provided by the caller: there must be one.
+    let provided = with("caller_provided");
+    let refused = api.post_task(&provided, None).await?;
+    assert_eq!((refused.status, refused.code()), (400, code::MISSING_KEY), "{}", refused.text);
+    let key = Uuid::now_v7().to_string();
+    assert_eq!(api.post_task(&provided, Some(&key)).await?.status, 201);
+    assert_eq!(api.post_task(&provided, Some(&key)).await?.status, 200);
+    // A key that looks like one of ours takes no request's place.
+    let taken = format!("strict:{}", "0".repeat(64));
+    let refused = api.post_task(&chain(0), Some(&taken)).await?;
+    assert_eq!((refused.status, refused.code()), (400, code::INVALID_VALUE), "{}", refused.text);
+    Ok(())
+}

@@ -3,34 +3,11 @@
 use serde_json::{Value, json};
 use tasker_tests::{Api, Cluster};
 
-use crate::support::{SOON, number};
-
-fn template(name: &str, config: &str) -> String {
-    format!(
-        "name: {name}
-namespace_name: faulty
-version: 1.0.0
-steps:
-  - name: split_slowly
-    type: batchable
-    handler: {{callable: faulty.slow_split}}
-    batch_config: {{worker_template: work_slowly{config}}}
-  - name: work_slowly
-    type: batch_worker
-    dependencies: [split_slowly]
-    handler: {{callable: faulty.gauge}}
-    retry: {{max_attempts: 2, backoff: none}}
-  - name: sum_slowly
-    type: deferred_convergence
-    dependencies: [work_slowly]
-    handler: {{callable: faulty.slow_sum}}
-"
-    )
-}
+use crate::support::{SOON, number, slow_batch};
 
 /// How many members ran when each of the members began.
 async fn running(api: &Api, name: &str, config: &str, context: Value) -> anyhow::Result<Vec<u64>> {
-    api.register(&template(name, config)).await?;
+    api.register(&slow_batch(name, config, "faulty.gauge")).await?;
     let n = number(&context, "n")?;
     let task = api.run("faulty", name, context, SOON).await?;
     assert_eq!(task.state(), "complete", "{}", task.view);

@@ -149,7 +149,8 @@ fn keys() -> Vec<Case> {
         with("idempotency_key", json!(7), code::WRONG_TYPE, "idempotency_key"),
         with("idempotency_key", json!(""), code::INVALID_VALUE, "idempotency_key"),
         with("idempotency_key", long(), code::INVALID_VALUE, "idempotency_key"),
-        with("identity", json!("strict"), code::NOT_SUPPORTED_YET, "identity"),
+        with("identity", json!("strickt"), code::INVALID_VALUE, "identity"),
+        with("identity", json!(1), code::WRONG_TYPE, "identity"),
     ]
 }
 

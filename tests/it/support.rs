@@ -84,3 +84,28 @@ pub(crate) fn ended_members(summary: &Value) -> u64 {
 pub(crate) fn number(value: &Value, key: &str) -> anyhow::Result<u64> {
     value[key].as_u64().with_context(|| format!("no number {key} in {value}"))
 }
+
+/// A template like `slow_batch` with this much more in its `batch_config`, and this handler for its
+/// members, which have two attempts.
+pub(crate) fn slow_batch(name: &str, config: &str, member: &str) -> String {
+    format!(
+        "name: {name}
+namespace_name: faulty
+version: 1.0.0
+steps:
+  - name: split_slowly
+    type: batchable
+    handler: {{callable: faulty.slow_split}}
+    batch_config: {{worker_template: work_slowly{config}}}
+  - name: work_slowly
+    type: batch_worker
+    dependencies: [split_slowly]
+    handler: {{callable: {member}}}
+    retry: {{max_attempts: 2, backoff: none}}
+  - name: sum_slowly
+    type: deferred_convergence
+    dependencies: [work_slowly]
+    handler: {{callable: faulty.slow_sum}}
+"
+    )
+}

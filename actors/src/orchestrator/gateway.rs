@@ -9,8 +9,8 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tasker_bus::{Bus, Delivery, Incoming, PullEvent, PullOptions, Puller, ResetReason};
 use tasker_messages::subject::{self, Request};
 use tasker_messages::{
-    AttemptOutcome, CheckpointVerdict, ClaimReply, ClaimRequest, IDEMPOTENCY_HEADER, InvalidName,
-    Namespace, OutcomeReport, OutcomeVerdicts, Problem, ProcessBatchableStep, Refusal,
+    AttemptOutcome, CheckpointVerdict, ClaimReply, ClaimRequest, IDEMPOTENCY_HEADER, Identity,
+    InvalidName, Namespace, OutcomeReport, OutcomeVerdicts, Problem, ProcessBatchableStep, Refusal,
     ReleaseReply, ReleaseRequest, SaveCheckpoint, TaskRequest, code,
 };
 use tasker_store::FinishedAttempt;
@@ -391,18 +391,21 @@ fn take_enqueued(node: &Node, links: &Links, delivery: Delivery) {
     let key = delivery
         .header(IDEMPOTENCY_HEADER)
         .or_else(|| delivery.header("Nats-Msg-Id"))
-        .map(str::to_owned)
-        .unwrap_or_else(|| {
-            format!("enqueued:{}:{}", delivery.published_unix_nanos, delivery.stream_sequence)
-        });
+        .map(str::to_owned);
+    // Not for a producer who said that it provides one: it forgot.
+    let place =
+        || format!("enqueued:{}:{}", delivery.published_unix_nanos, delivery.stream_sequence);
     let token = subject.strip_prefix("tasker.enqueue.").unwrap_or_default().to_owned();
     let invalid = |e: InvalidName| Refusal::new(code::INVALID_NAME, e.to_string());
     let accepted = delivery
         .protocol_ok()
         .and_then(|()| Namespace::new(&token).map_err(invalid))
-        .and_then(|namespace| request(&namespace, &delivery.payload, Some(key)));
+        .and_then(|namespace| request(&namespace, &delivery.payload, key));
     match accepted {
-        Ok(request) => {
+        Ok(mut request) => {
+            if request.identity != Some(Identity::CallerProvided) {
+                request.idempotency_key.get_or_insert_with(place);
+            }
             let payload = delivery.payload.clone();
             let source = SubmissionSource::Enqueued { subject, payload, ack };
             links.intake.cast(IntakeMessage::Submit(Box::new(Submission { request, source })));

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tasker_bus::AckHandle;
-use tasker_messages::{Accepted, Namespace, Problem, Refusal, StepId, TaskId, TaskRequest, code};
+use tasker_messages::{
+    Accepted, Identity, Namespace, Problem, Refusal, StepId, TaskId, TaskRequest, code,
+};
 use tasker_store::{KnownResults, NewTask, ReadyStep, StoreError, StoredTemplate, SubmitVerdict};
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -174,10 +176,17 @@ fn plan(
         let message = format!("{} steps are more than the limit of {most}", plan.steps.len());
         return Err(Refusal::new(code::TOO_LARGE, message));
     }
+    // What is asked for when nobody can be asked again is the template that was found.
+    let strict = request.identity == Some(Identity::Strict);
+    let version =
+        if strict { Some(found.template.version.as_str()) } else { request.version.as_deref() };
+    let request_hash = request_hash(request, version);
+    let mut request = request.clone();
+    request.idempotency_key = identity_key(&request, &request_hash)?;
     Ok(NewTask {
         id: TaskId::from_uuid(Uuid::now_v7()),
-        request_hash: request_hash(request),
-        request: request.clone(),
+        request_hash,
+        request,
         template_id: found.id,
         template: Arc::clone(&found.template),
         step_ids: plan.steps.iter().map(|_| StepId::from_uuid(Uuid::now_v7())).collect(),
@@ -185,12 +194,44 @@ fn plan(
     })
 }
 
+/// How the keys begin that stand for the whole request; callers cannot take one.
+const STRICT: &str = "strict:";
+
+/// The key under which a submission is the only one.
+fn identity_key(request: &TaskRequest, hash: &[u8; 32]) -> Result<Option<String>, Refusal> {
+    let key = request.idempotency_key.clone();
+    let refuse = |code, message: String| {
+        let problem = Problem::new(code, message).at("idempotency_key");
+        Err(Refusal::of_document("the submission", vec![problem]))
+    };
+    match request.identity {
+        Some(Identity::Strict) => {
+            use std::fmt::Write;
+            let mut strict = STRICT.to_owned();
+            for byte in hash {
+                // Writing to a String cannot fail.
+                let _infallible = write!(strict, "{byte:02x}");
+            }
+            Ok(Some(strict))
+        }
+        Some(Identity::CallerProvided) if key.is_none() => {
+            let message = "the identity `caller_provided` needs one, here or as a header";
+            refuse(code::MISSING_KEY, format!("is missing: {message}"))
+        }
+        _ if key.as_ref().is_some_and(|key| key.starts_with(STRICT)) => {
+            let message = format!("must not begin with `{STRICT}`, as keys of our own do");
+            refuse(code::INVALID_VALUE, message)
+        }
+        Some(Identity::CallerProvided | Identity::AlwaysUnique) | None => Ok(key),
+    }
+}
+
 /// Two requests with one idempotency key are the same if they ask for the same thing: template,
 /// version and context; who asked and why may differ.
-fn request_hash(request: &TaskRequest) -> [u8; 32] {
+fn request_hash(request: &TaskRequest, version: Option<&str>) -> [u8; 32] {
     use sha2::{Digest, Sha256};
     let mut hash = Sha256::new();
-    for part in [request.name.as_str(), request.version.as_deref().unwrap_or("")] {
+    for part in [request.name.as_str(), version.unwrap_or("")] {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }

@@ -268,21 +268,6 @@ impl Stored {
             };
             metrics::counter!("tasker_outcomes_total", "verdict" => name).increment(1);
         }
-        let all = &mut self.applied;
-        all.ready.extend(applied.ready);
-        all.handed.extend(applied.handed);
-        all.results.extend(applied.results);
-        all.unsettled.extend(applied.unsettled);
-        all.emptied.extend(applied.emptied);
-        all.stopped.extend(applied.stopped);
-        all.limited.extend(applied.limited);
-        all.finished_tasks.extend(applied.finished_tasks);
-        all.next_retry_ms = match (all.next_retry_ms, applied.next_retry_ms) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
-        for (queue, n) in applied.finished_by_queue {
-            *all.finished_by_queue.entry(queue).or_default() += n;
-        }
+        self.applied.absorb(applied);
     }
 }

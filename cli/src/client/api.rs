@@ -60,15 +60,16 @@ impl Client {
         Http::new(url).map(|http| Self { http })
     }
 
-    /// Submits a task. The key makes sending it again harmless.
+    /// Submits a task. A key, or an identity that needs none,
+    /// makes sending it again harmless.
     pub(crate) async fn submit(
         &self,
         request: String,
-        idempotency_key: &str,
+        idempotency_key: Option<&str>,
     ) -> Result<Document<Accepted>, ClientError> {
         let mut call = self.call(Method::POST, &["tasks"], &[]);
         call.headers.push(("content-type", "application/json".to_owned()));
-        call.headers.push(("idempotency-key", idempotency_key.to_owned()));
+        call.headers.extend(idempotency_key.map(|key| ("idempotency-key", key.to_owned())));
         call.body = request.into_bytes();
         self.read(call).await
     }

@@ -1,7 +1,7 @@
 use clap::Args;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tasker_messages::{Accepted, TaskId};
+use tasker_messages::{Accepted, Identity, TaskId};
 use uuid::Uuid;
 
 use super::{TimeLimit, context, wait, watch};
@@ -27,6 +27,10 @@ pub(crate) struct SubmitArgs {
     /// The same key in the same namespace never makes a second task [default: a new one]
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
+    /// What makes two submissions the same: strict (all that is asked for), caller_provided (the
+    /// key) or always_unique (nothing)
+    #[arg(long)]
+    identity: Option<Identity>,
     /// -100 to 100; higher runs earlier
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     priority: Option<i8>,
@@ -44,6 +48,8 @@ struct Submission<'a> {
     context: &'a RawValue,
     #[serde(skip_serializing_if = "Option::is_none")]
     priority: Option<i8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    identity: Option<Identity>,
 }
 
 pub(super) async fn run(args: SubmitArgs, client: &Client) -> anyhow::Result<()> {
@@ -54,11 +60,15 @@ pub(super) async fn run(args: SubmitArgs, client: &Client) -> anyhow::Result<()>
         version: args.template.version.as_deref(),
         context: &context,
         priority: args.priority,
+        identity: args.identity,
     })?;
     let deadline = args.limit.deadline();
     // With a key of its own even a submission that is sent twice makes one task.
-    let key = args.idempotency_key.unwrap_or_else(|| Uuid::now_v7().to_string());
-    let accepted = client.submit(body, &key).await?;
+    let key = match args.identity {
+        Some(Identity::Strict | Identity::CallerProvided) => args.idempotency_key,
+        _ => args.idempotency_key.or_else(|| Some(Uuid::now_v7().to_string())),
+    };
+    let accepted = client.submit(body, key.as_deref()).await?;
     let id: TaskId = accepted.value.id;
     let format = args.output.format;
     if args.wait {
