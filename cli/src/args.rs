@@ -1,13 +1,15 @@
 use clap::{Parser, Subcommand};
 
+use crate::batch::BatchCommand;
 use crate::bench::BenchCommand;
 use crate::cluster::ClusterArgs;
 use crate::completion::CompletionArgs;
 use crate::config_show::ConfigCommand;
 use crate::dev::DevArgs;
+use crate::dlq::DlqCommand;
 use crate::migrate::MigrateArgs;
-use crate::repair::{BatchCommand, StepCommand};
 use crate::run_node::{ServerCommand, WorkerCommand};
+use crate::step::StepCommand;
 use crate::task::TaskCommand;
 use crate::template::TemplateCommand;
 
@@ -32,7 +34,7 @@ pub(crate) enum Command {
     /// An orchestrator: HTTP API, dispatch, batches
     #[command(subcommand)]
     Server(ServerCommand),
-    /// A worker with the example handlers
+    /// A worker with the example handlers, and a list of those that run
     #[command(subcommand)]
     Worker(WorkerCommand),
     /// Bring the database to this version's schema
@@ -46,12 +48,15 @@ pub(crate) enum Command {
     /// Tasks: submit, look at, wait for
     #[command(subcommand)]
     Task(TaskCommand),
-    /// Steps: repair what failed
+    /// Steps: look at one, repair what failed
     #[command(subcommand)]
     Step(StepCommand),
-    /// Batches: repair what failed
+    /// Batches: look at one, verify it, repair what failed
     #[command(subcommand)]
     Batch(BatchCommand),
+    /// Dead letters: what could not be worked off
+    #[command(subcommand)]
+    Dlq(DlqCommand),
     /// Measure a running cluster
     #[command(subcommand)]
     Bench(BenchCommand),

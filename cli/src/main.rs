@@ -4,12 +4,14 @@
 //! through `client`, and how they end is in `exit`.
 
 mod args;
+mod batch;
 mod bench;
 mod client;
 mod cluster;
 mod completion;
 mod config_show;
 mod dev;
+mod dlq;
 mod exit;
 mod migrate;
 mod nodes;
@@ -18,16 +20,19 @@ mod parent;
 mod repair;
 mod run_node;
 mod settings;
+mod step;
 mod table;
 mod task;
 mod template;
 mod template_ref;
+mod worker_list;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use args::{Cli, Command};
+use run_node::WorkerCommand;
 
 fn main() -> ExitCode {
     match start(Cli::parse()) {
@@ -39,7 +44,10 @@ fn main() -> ExitCode {
 /// Nodes and benchmarks use all cores. Everything else is one thread that mostly waits; `dev` also
 /// needs the thread that starts its children to live as long as itself (see `dev::child`).
 fn start(cli: Cli) -> anyhow::Result<()> {
-    let node = matches!(cli.command, Command::Server(_) | Command::Worker(_) | Command::Bench(_));
+    let node = matches!(
+        cli.command,
+        Command::Server(_) | Command::Worker(WorkerCommand::Run(_)) | Command::Bench(_)
+    );
     let mut builder = if node {
         tokio::runtime::Builder::new_multi_thread()
     } else {
@@ -52,13 +60,15 @@ async fn dispatch(Cli { cluster, command }: Cli) -> anyhow::Result<()> {
     match command {
         Command::Dev(args) => dev::run(args, &cluster.data_dir).await,
         Command::Server(command) => run_node::server(command).await,
-        Command::Worker(command) => run_node::worker(command).await,
+        Command::Worker(WorkerCommand::List(args)) => worker_list::run(args, &cluster).await,
+        Command::Worker(WorkerCommand::Run(args)) => run_node::worker(args).await,
         Command::Migrate(args) => migrate::run(args).await,
         Command::Config(command) => config_show::run(command),
         Command::Template(command) => template::run(command, &cluster).await,
         Command::Task(command) => task::run(command, &cluster).await,
-        Command::Step(command) => repair::step(command, &cluster).await,
-        Command::Batch(command) => repair::batch(command, &cluster).await,
+        Command::Step(command) => step::run(command, &cluster).await,
+        Command::Batch(command) => batch::run(command, &cluster).await,
+        Command::Dlq(command) => dlq::run(command, &cluster).await,
         Command::Bench(command) => bench::run(command, &cluster.data_dir).await,
         Command::Completion(args) => completion::run(args),
     }

@@ -1,83 +1,23 @@
-//! `tasker step …` and `tasker batch …`, and `tasker task retry`: repair by hand.
+//! What repairs by hand have in common.
 
-use clap::{Args, Subcommand};
-use serde_json::Value;
-use tasker_messages::{BatchId, RepairStep, Repaired, Retry, StepAction, TaskId};
+use clap::Args;
+use tasker_messages::{BatchId, RepairStep, Repaired, Retry, TaskId};
 
 use crate::client::Document;
 use crate::cluster::ClusterArgs;
 use crate::output::{self, Format, OutputArgs};
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum StepCommand {
-    /// Run a failed step again, with a new retry budget, from its last checkpoint
-    Reset(StepArgs),
-    /// Count a failed step as done, without a result
-    Resolve(StepArgs),
-    /// Give a failed step a result
-    Complete {
-        /// The result as JSON
-        #[arg(long, value_name = "JSON", value_parser = json)]
-        result: Value,
-        #[command(flatten)]
-        step: StepArgs,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum BatchCommand {
-    /// Run the failed members of a batch again; of a stopped one, the cancelled members too
-    Retry {
-        task: TaskId,
-        batch: BatchId,
-        #[command(flatten)]
-        why: Why,
-    },
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct StepArgs {
-    task: TaskId,
-    /// The step's id or name
-    step: String,
-    #[command(flatten)]
-    why: Why,
-}
 
 /// What the audit trail keeps.
 #[derive(Debug, Args)]
 pub(crate) struct Why {
     /// Why; kept in the audit trail
     #[arg(long, value_name = "TEXT")]
-    reason: String,
+    pub(crate) reason: String,
     /// Who asks; kept in the audit trail
     #[arg(long, value_name = "NAME", env = "USER")]
-    by: Option<String>,
+    pub(crate) by: Option<String>,
     #[command(flatten)]
-    output: OutputArgs,
-}
-
-fn json(text: &str) -> Result<Value, String> {
-    serde_json::from_str(text).map_err(|e| format!("not JSON: {e}"))
-}
-
-pub(crate) async fn step(command: StepCommand, cluster: &ClusterArgs) -> anyhow::Result<()> {
-    let (args, action, result) = match command {
-        StepCommand::Reset(args) => (args, StepAction::ResetForRetry, None),
-        StepCommand::Resolve(args) => (args, StepAction::ResolveManually, None),
-        StepCommand::Complete { result, step } => {
-            (step, StepAction::CompleteManually, Some(result))
-        }
-    };
-    let StepArgs { task, step, why } = args;
-    let request = RepairStep { action, reason: why.reason, by: why.by, result };
-    let repaired = cluster.client()?.repair_step(task, &step, &request).await?;
-    print(repaired, why.output.format)
-}
-
-pub(crate) async fn batch(command: BatchCommand, cluster: &ClusterArgs) -> anyhow::Result<()> {
-    let BatchCommand::Retry { task, batch, why } = command;
-    retry(task, Some(batch), why, cluster).await
+    pub(crate) output: OutputArgs,
 }
 
 /// Retries a task, or one of its batches.
@@ -90,6 +30,17 @@ pub(crate) async fn retry(
     let request = Retry { reason: why.reason, by: why.by };
     let repaired = cluster.client()?.retry(task, batch, &request).await?;
     print(repaired, why.output.format)
+}
+
+/// Repairs one step.
+pub(crate) async fn step(
+    task: TaskId,
+    step: &str,
+    request: &RepairStep,
+    format: Format,
+    cluster: &ClusterArgs,
+) -> anyhow::Result<()> {
+    print(cluster.client()?.repair_step(task, step, request).await?, format)
 }
 
 fn print(repaired: Document<Repaired>, format: Format) -> anyhow::Result<()> {
@@ -132,6 +83,5 @@ mod tests {
         let expect =
             format!("task   {} runs again\nstep   {}\nbatch  {}  7 members", id(1), id(2), id(3));
         assert_eq!(table(&repaired), expect);
-        assert!(json("{").is_err());
     }
 }

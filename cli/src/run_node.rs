@@ -8,6 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::exit::Exit;
 use crate::settings::SettingsArgs;
+use crate::worker_list::WorkerListArgs;
 use crate::{nodes, parent};
 
 #[derive(Debug, Subcommand)]
@@ -40,6 +41,8 @@ pub(crate) struct ServerArgs {
 pub(crate) enum WorkerCommand {
     /// Run a worker until SIGINT or SIGTERM
     Run(WorkerArgs),
+    /// List the workers that were heard of within the last hour
+    List(WorkerListArgs),
 }
 
 #[derive(Debug, Args)]
@@ -95,8 +98,7 @@ pub(crate) async fn server(command: ServerCommand) -> anyhow::Result<()> {
     nodes::run_orchestrator(settings.settings, args.reuse_port).await
 }
 
-pub(crate) async fn worker(command: WorkerCommand) -> anyhow::Result<()> {
-    let WorkerCommand::Run(args) = command;
+pub(crate) async fn worker(args: WorkerArgs) -> anyhow::Result<()> {
     args.parent.watch();
     let settings = args.settings.load([
         ("nats.url", args.nats_url, "--nats-url"),

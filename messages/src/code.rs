@@ -66,6 +66,10 @@ codes! {
     STEP_NOT_FOUND;
     /// No such batch in the task.
     BATCH_NOT_FOUND;
+    /// No dead letter of this number.
+    DEAD_LETTER_NOT_FOUND;
+    /// The dead letter was redriven before.
+    ALREADY_REDRIVEN;
     /// Only a step that failed can be repaired.
     STEP_NOT_FAILED;
     /// A convergence has already run with the failure that is to be repaired.
@@ -127,6 +131,8 @@ codes! {
     BATCH_ALL_FAILED;
     /// More members of a batch failed than it tolerates, so that it was stopped.
     BATCH_STOPPED;
+    /// The task, or a step of it, took longer than the template's `lifecycle` allows.
+    TASK_STALE;
 }
 
 #[cfg(test)]

@@ -3,12 +3,14 @@
 //! Everything that two processes say to each other is a type of this crate. It does no input or
 //! output, reads no clock and knows no randomness.
 
+mod audit;
 mod batch_inputs;
 mod batch_outcome;
 mod checkpoint;
 mod claim;
 pub mod code;
 pub mod cursor;
+mod dead_letter;
 mod heartbeat;
 mod identity;
 mod ids;
@@ -26,8 +28,10 @@ pub mod subject;
 mod suggest;
 mod task_request;
 mod view;
+mod why;
 mod work_item;
 
+pub use audit::{BatchAudit, Check};
 pub use batch_inputs::{BatchMetadata, BatchWorkerInputs, FailureStrategy};
 pub use batch_outcome::{BatchProcessingOutcome, CreateBatches, CursorRange, CursorSource};
 pub use checkpoint::{
@@ -38,6 +42,10 @@ pub use claim::{
     ReleasedStep,
 };
 pub use cursor::CursorConfig;
+pub use dead_letter::{
+    DeadLetter, DeadLetterGroup, DeadLetterGroups, DeadLetterKind, DeadLetterList, DeadLetterView,
+    Purge, Purged, Redriven,
+};
 pub use heartbeat::{Heartbeat, Hint, QueueLoad, RunningStep};
 pub use identity::Identity;
 pub use ids::{BatchId, NodeId, StepId, TaskId, TemplateId, WorkerId};
@@ -58,9 +66,11 @@ pub use step_kind::StepKind;
 pub use suggest::nearest;
 pub use task_request::{Accepted, GetTask, TaskRequest, WaitTask};
 pub use view::{
-    BatchView, CheckpointView, ResultMetadata, StepPage, StepResults, StepView, TaskList,
-    TaskSummary, TaskView, TemplateList, TemplateSummary, TemplateView,
+    BatchView, CheckpointView, FailedAttempt, ResultMetadata, StepHistory, StepPage, StepResults,
+    StepView, TaskList, TaskSummary, TaskView, TemplateList, TemplateSummary, TemplateView,
+    WorkerList, WorkerView,
 };
+pub use why::{Reason, ReasonCode, Why};
 pub use work_item::{BatchSummary, DependencyResult, ProcessBatchableStep, SharedStep, WorkItem};
 
 /// Version of the wire protocol, sent in the header [`PROTOCOL_HEADER`] of every message.

@@ -5,7 +5,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::{
-    BatchId, BatchState, Namespace, StepFailure, StepId, StepKind, StepState, TaskId, TaskState,
+    BatchId, BatchState, Namespace, QueueLoad, StepFailure, StepId, StepKind, StepState, TaskId,
+    TaskState, WorkerId,
 };
 
 /// A task with its steps. Members of batches with more than [`TaskView::MAX_LISTED_MEMBERS`]
@@ -73,6 +74,36 @@ pub struct StepView {
     /// How far it has come, by its last checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<CheckpointView>,
+}
+
+/// One step with the attempts that did not end it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StepHistory {
+    /// The step.
+    pub step: StepView,
+    /// Its failed attempts, oldest first; at most [`StepHistory::MAX_ATTEMPTS`], the newest of them.
+    pub attempts: Vec<FailedAttempt>,
+}
+
+impl StepHistory {
+    /// Attempts that are listed.
+    pub const MAX_ATTEMPTS: u32 = 100;
+}
+
+/// An attempt that did not end its step, or whose end was taken back by a repair.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FailedAttempt {
+    /// Its number.
+    pub attempt: u32,
+    /// Why it failed.
+    pub error: StepFailure,
+    /// The worker; `None` if none was involved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker_id: Option<String>,
+    /// How long the handler ran.
+    pub execution_time_ms: u32,
+    /// When the failure was stored, RFC 3339.
+    pub failed_at: String,
 }
 
 /// A checkpoint without what was accumulated there.
@@ -212,4 +243,34 @@ pub struct TemplateView {
     pub summary: TemplateSummary,
     /// The YAML as it was registered.
     pub source: String,
+}
+
+/// One worker in one namespace, as its heartbeats describe it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerView {
+    /// The worker.
+    pub id: WorkerId,
+    /// The namespace.
+    pub namespace: Namespace,
+    /// Its name for people.
+    pub name: String,
+    /// Its build.
+    pub build: String,
+    /// What it pulls.
+    pub queues: Vec<QueueLoad>,
+    /// What it can run.
+    pub callables: Vec<String>,
+    /// Whether it is about to stop.
+    pub draining: bool,
+    /// Whether it was heard of lately.
+    pub live: bool,
+    /// When it was last heard of, RFC 3339; recorded every few seconds.
+    pub last_beat_at: String,
+}
+
+/// Workers of the last hour.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerList {
+    /// By namespace and name.
+    pub workers: Vec<WorkerView>,
 }

@@ -1,6 +1,6 @@
-//! Cancelling a task: nothing new of it starts; what has no outcome gets one.
+//! Ending a task before its steps have ended: nothing new of it starts; what has no outcome gets one.
 
-use tasker_messages::{BatchId, Namespace, TaskId, TaskState};
+use tasker_messages::{BatchId, Namespace, StepFailure, TaskId, TaskState};
 use uuid::Uuid;
 
 use crate::pool::{Tx, commit, retry_conflicts};
@@ -20,6 +20,50 @@ pub enum Cancelled {
     Unknown,
 }
 
+/// Why a task ends before its steps have ended.
+#[derive(Debug, Clone)]
+pub(crate) enum Ending {
+    /// Somebody asked for it.
+    Cancelled { principal: String, reason: Option<String> },
+    /// It passed a limit of time.
+    Stale { failure: StepFailure, dead_letter: bool },
+}
+
+/// An [`Ending`] as it is stored.
+struct Columns<'a> {
+    state: TaskState,
+    action: &'static str,
+    principal: &'a str,
+    reason: Option<&'a str>,
+    error: Option<serde_json::Value>,
+    dead_letter: bool,
+}
+
+impl Ending {
+    fn columns(&self) -> Result<Columns<'_>, StoreError> {
+        Ok(match self {
+            Ending::Cancelled { principal, reason } => Columns {
+                state: TaskState::Cancelled,
+                action: "cancel_task",
+                principal,
+                reason: reason.as_deref(),
+                error: None,
+                dead_letter: false,
+            },
+            Ending::Stale { failure, dead_letter } => Columns {
+                state: TaskState::Error,
+                action: "end_stale_task",
+                principal: "lifecycle",
+                reason: Some(&failure.message),
+                error: Some(
+                    serde_json::to_value(failure).map_err(|e| StoreError::stored("error", e))?,
+                ),
+                dead_letter: *dead_letter,
+            },
+        })
+    }
+}
+
 impl Store {
     /// Cancels a task. Members of its batches get their outcomes in chunks, afterwards:
     /// [`Store::cancel_members`].
@@ -29,15 +73,23 @@ impl Store {
         principal: &str,
         reason: Option<&str>,
     ) -> Result<Cancelled, StoreError> {
-        retry_conflicts(|| self.cancel_once(id, principal, reason)).await
+        let ending = Ending::Cancelled {
+            principal: principal.to_owned(),
+            reason: reason.map(str::to_owned),
+        };
+        self.end_task(id, &ending).await
     }
 
-    async fn cancel_once(
+    /// Ends a task before its steps have ended.
+    pub(crate) async fn end_task(
         &self,
         id: TaskId,
-        principal: &str,
-        reason: Option<&str>,
+        ending: &Ending,
     ) -> Result<Cancelled, StoreError> {
+        retry_conflicts(|| self.end_once(id, ending)).await
+    }
+
+    async fn end_once(&self, id: TaskId, ending: &Ending) -> Result<Cancelled, StoreError> {
         let mut tx = self.hot.begin().await?;
         let task = id.as_uuid();
         lock_of_task(&mut tx, task).await?;
@@ -53,9 +105,19 @@ impl Store {
             let state = row.state.parse().map_err(|e| StoreError::stored("task state", e))?;
             return Ok(Cancelled::Ended(state));
         }
-        sqlx::query_file!("queries/batches/cancel_task.sql", task, principal, reason)
-            .execute(&mut *tx)
-            .await?;
+        let Columns { state, action, principal, reason, error, dead_letter } = ending.columns()?;
+        sqlx::query_file!(
+            "queries/batches/cancel_task.sql",
+            task,
+            principal,
+            reason,
+            state.as_str(),
+            action,
+            error,
+            dead_letter,
+        )
+        .execute(&mut *tx)
+        .await?;
         commit(tx).await?;
         let namespace =
             Namespace::new(&row.namespace).map_err(|e| StoreError::stored("namespace", e))?;

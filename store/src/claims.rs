@@ -146,6 +146,7 @@ async fn raise(
     sqlx::query!(
         "update tasker.steps s
          set attempt = d.attempt, tries = d.tries, state = 'in_progress', sent_seq = dispatch_seq,
+             started_at = now(),
              lease_worker = $4, lease_until = now() + make_interval(secs => $5)
          from unnest($1::uuid[], $2::int[], $3::int[]) as d(id, attempt, tries)
          where s.id = d.id",

@@ -6,6 +6,7 @@
 //! id, tasks by id.
 
 mod apply;
+mod batch_views;
 mod cancel;
 mod checkpoints;
 mod claims;
@@ -19,6 +20,7 @@ mod error;
 mod expansion;
 mod floor;
 mod leases;
+mod lifecycle;
 mod outcomes;
 mod pool;
 mod quick;
@@ -31,6 +33,7 @@ mod shared;
 mod submit;
 mod templates;
 mod views;
+mod why;
 mod workers;
 
 pub use cancel::Cancelled;
@@ -38,10 +41,12 @@ pub use claims::{Granted, Reclaim};
 pub use convergence::{ConvergeCandidates, Converged};
 pub use counters::FinishedTask;
 pub use cursors::{NewPage, PreviousPage};
+pub use dead_letters::DeadLetterFilter;
 pub use dispatch::{MemberRow, OpenBatch, ReadyStep};
 pub use error::StoreError;
 pub use expansion::{Chunk, Expandable, ExpandingBatch, MemberSource, NewBatch, NewMember, Sealed};
 pub use floor::Floor;
+pub use lifecycle::Reviewed;
 pub use outcomes::{Applied, FinishedAttempt, UnsettledStep};
 pub use pool::{Store, migrate};
 pub use reconcile::{Dispatched, EpochState, Lost};

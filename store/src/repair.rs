@@ -11,6 +11,7 @@ use tasker_messages::{
 use tasker_workflow::{RepairAction, RepairFacts, Template, check_repair};
 use uuid::Uuid;
 
+use crate::dead_letters::close_letters;
 use crate::pool::{Tx, commit, retry_conflicts};
 use crate::settle::settle;
 use crate::{Applied, Store, StoreError};
@@ -147,6 +148,7 @@ impl Store {
     async fn repaired_task(&self, tx: &mut Tx, id: TaskId) -> Result<TaskRow, Stop> {
         let row = sqlx::query!(
             r#"select namespace, state::text as "state!", template_id,
+                      stale_at is not null and state = 'error' as "is_stale!",
                       array(select name from tasker.steps s
                             where s.task_id = t.id and s.batch_id is null
                               and s.kind = 'deferred_convergence') as "joins!"
@@ -159,6 +161,13 @@ impl Store {
             let message = format!("there is no task {id}");
             return Err(Stop::Refused(Refusal::new(code::TASK_NOT_FOUND, message)));
         };
+        if row.is_stale {
+            let message = format!(
+                "task {id} was ended by a limit of its lifecycle, and its steps with it; redrive its \
+                 dead letter or submit it again"
+            );
+            return Err(Stop::Refused(Refusal::new(code::TASK_ENDED, message)));
+        }
         Ok(TaskRow {
             namespace: Namespace::new(&row.namespace)
                 .map_err(|e| StoreError::stored("namespace", e))?,
@@ -328,7 +337,7 @@ async fn reopen(tx: &mut Tx, task: &TaskRow, targets: &[Target]) -> Result<(), S
     )
     .fetch_all(&mut **tx)
     .await?;
-    Ok(())
+    close_letters(tx, &ids(&|target| target.batch.is_some())).await
 }
 
 /// Members by batch: how many failed, and how many there are.
@@ -367,6 +376,7 @@ async fn recount(tx: &mut Tx, task: TaskId, targets: &[Target]) -> Result<(), St
         "update tasker.tasks t
          set active_steps = active_steps + $2, failed_steps = failed_steps - $3,
              state = 'in_progress', finished_at = null,
+             check_at = case when check_at is not null then now() end,
              error = case when exists (select from tasker.batches b where b.task_id = t.id
                                          and b.settled and b.state = 'failed')
                           then t.error end,

@@ -129,6 +129,8 @@ impl Store {
             &edges.iter().map(|e| e.task.as_uuid()).collect::<Vec<_>>(),
             &edges.iter().map(|e| e.parent.as_uuid()).collect::<Vec<_>>(),
             &edges.iter().map(|e| e.child.as_uuid()).collect::<Vec<_>>(),
+            &column(tasks, |t| t.template.first_review_ms().map(|ms| ms as f64))
+                as &[Option<f64>],
         )
         .fetch_all(&mut *connection)
         .await?;

@@ -3,10 +3,10 @@
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tasker_messages::{
-    BatchId, BatchMetadata, BatchView, BatchWorkerInputs, CheckpointView, CursorConfig, GetMembers,
-    MemberResult, MembersPage, Namespace, ResultMetadata, StepFailure, StepId, StepPage,
-    StepResults, StepState, StepView, TaskId, TaskList, TaskState, TaskSummary, TaskView,
-    TemplateId,
+    BatchId, BatchMetadata, BatchWorkerInputs, CheckpointView, CursorConfig, FailedAttempt,
+    GetMembers, MemberResult, MembersPage, Namespace, ResultMetadata, StepFailure, StepHistory,
+    StepId, StepKind, StepPage, StepResults, StepState, StepView, TaskId, TaskList, TaskState,
+    TaskSummary, TaskView, TemplateId,
 };
 use tasker_workflow::Template;
 use time::OffsetDateTime;
@@ -21,7 +21,7 @@ pub(crate) fn rfc3339(at: OffsetDateTime) -> String {
     at.format(&Rfc3339).unwrap_or_default()
 }
 
-fn parse<T: std::str::FromStr>(what: &'static str, text: &str) -> Result<T, StoreError>
+pub(crate) fn parse<T: std::str::FromStr>(what: &'static str, text: &str) -> Result<T, StoreError>
 where
     T::Err: ToString,
 {
@@ -32,9 +32,24 @@ fn raw(text: String) -> Result<Box<RawValue>, StoreError> {
     RawValue::from_string(text).map_err(|e| StoreError::stored("json", e))
 }
 
-fn failure(text: Option<String>) -> Result<Option<StepFailure>, StoreError> {
+pub(crate) fn failure(text: Option<String>) -> Result<Option<StepFailure>, StoreError> {
     let failure = text.map(|t| serde_json::from_str(&t)).transpose();
     failure.map_err(|e| StoreError::stored("error", e))
+}
+
+/// A step's state as users see it: that of its outcome, if there is one. A batchable step whose batch
+/// is not sealed is expanding.
+pub(crate) fn step_state(
+    outcome: Option<&str>,
+    kind: StepKind,
+    unsettled: bool,
+    live_state: &str,
+) -> Result<StepState, StoreError> {
+    match outcome {
+        Some("complete") if unsettled && kind == StepKind::Batchable => Ok(StepState::Expanding),
+        Some(outcome) => parse("step state", outcome),
+        None => parse("step state", live_state),
+    }
 }
 
 /// A step and its outcome as one row.
@@ -62,21 +77,9 @@ struct StepRow {
 }
 
 impl StepRow {
-    fn state(&self) -> Result<StepState, StoreError> {
-        match &self.outcome {
-            Some(outcome)
-                if outcome == "complete" && self.unsettled && self.kind == "batchable" =>
-            {
-                Ok(StepState::Expanding)
-            }
-            Some(outcome) => parse("step state", outcome),
-            None => parse("step state", &self.live_state),
-        }
-    }
-
     fn view(self, template: &Template) -> Result<StepView, StoreError> {
-        let state = self.state()?;
         let kind = parse("step kind", &self.kind)?;
+        let state = step_state(self.outcome.as_deref(), kind, self.unsettled, &self.live_state)?;
         let inputs = match &self.cursor {
             Some(text) => {
                 let worker = self.worker_template.as_deref().unwrap_or_default();
@@ -206,6 +209,47 @@ impl Store {
         Ok(id.map(StepId::from_uuid))
     }
 
+    /// A step of a task with the attempts that did not end it; `None` if the task has no such step.
+    pub async fn step_history(
+        &self,
+        task: TaskId,
+        step: StepId,
+    ) -> Result<Option<StepHistory>, StoreError> {
+        let found = sqlx::query_scalar!(
+            "select t.template_id from tasker.steps s join tasker.tasks t on t.id = s.task_id
+             where s.id = $1 and s.task_id = $2",
+            step.as_uuid(),
+            task.as_uuid(),
+        )
+        .fetch_optional(&self.api)
+        .await?;
+        let Some(template_id) = found else { return Ok(None) };
+        let template = self.template(TemplateId::from_uuid(template_id)).await?;
+        let row = sqlx::query_file_as!(StepRow, "queries/views/step.sql", step.as_uuid())
+            .fetch_one(&self.api)
+            .await?;
+        let rows = sqlx::query!(
+            r#"select attempt, error::text as "error!", worker, execution_ms, created_at
+               from tasker.failed_attempts where step_id = $1 order by attempt desc limit $2"#,
+            step.as_uuid(),
+            i64::from(StepHistory::MAX_ATTEMPTS),
+        )
+        .fetch_all(&self.api)
+        .await?;
+        let mut attempts = Vec::with_capacity(rows.len());
+        for row in rows.into_iter().rev() {
+            attempts.push(FailedAttempt {
+                attempt: row.attempt as u32,
+                error: serde_json::from_str(&row.error)
+                    .map_err(|e| StoreError::stored("error", e))?,
+                worker_id: row.worker.map(|w| w.to_string()),
+                execution_time_ms: row.execution_ms as u32,
+                failed_at: rfc3339(row.created_at),
+            });
+        }
+        Ok(Some(StepHistory { step: row.view(&template)?, attempts }))
+    }
+
     /// Whether a task has ended; `None` if there is none of this id in the namespace.
     pub async fn has_ended(
         &self,
@@ -241,39 +285,6 @@ impl Store {
             finished_at: row.finished_at.map(rfc3339),
             batches: self.view_batches(id).await?,
         }))
-    }
-
-    /// The batches of a task that are sealed or being expanded.
-    async fn view_batches(&self, task: TaskId) -> Result<Vec<BatchView>, StoreError> {
-        let mut connection = self.reads.lend().await?;
-        let rows = sqlx::query!(
-            r#"select b.id, s.name as batchable_step, b.worker_template, b.state::text as "state!",
-                      b.expected, b.published_upto, b.succeeded, b.failed, b.remaining, b.is_no_op
-               from tasker.batches b
-               join tasker.steps s on s.id = b.batchable_step_id
-               where b.task_id = $1 order by b.id"#,
-            task.as_uuid()
-        )
-        .fetch_all(&mut *connection)
-        .await?;
-        connection.give_back();
-        let mut batches = Vec::with_capacity(rows.len());
-        for row in rows {
-            batches.push(BatchView {
-                id: BatchId::from_uuid(row.id),
-                batchable_step: row.batchable_step,
-                worker_template: row.worker_template,
-                state: parse("batch state", &row.state)?,
-                expected: row.expected as u32,
-                // A small batch may have ended before its publication is recorded.
-                published: row.published_upto.max(row.succeeded + row.failed) as u32,
-                succeeded: row.succeeded as u32,
-                failed: row.failed as u32,
-                remaining: row.remaining as u32,
-                is_no_op: row.is_no_op,
-            });
-        }
-        Ok(batches)
     }
 
     /// Whether these tasks have ended, and how; those that have not are left out.

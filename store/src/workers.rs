@@ -1,7 +1,11 @@
 //! Workers as their heartbeats describe them.
 
-use tasker_messages::{Heartbeat, Namespace};
+use std::time::Duration;
 
+use tasker_messages::{Heartbeat, Namespace, QueueLoad, WorkerId, WorkerList, WorkerView};
+use tasker_workflow::Offer;
+
+use crate::views::{parse, rfc3339};
 use crate::{Store, StoreError};
 
 impl Store {
@@ -33,6 +37,62 @@ impl Store {
         Ok(())
     }
 
+    /// Workers that were heard of within the last hour, by namespace and name.
+    pub async fn list_workers(
+        &self,
+        namespace: Option<&Namespace>,
+        live_within: Duration,
+        limit: u32,
+    ) -> Result<WorkerList, StoreError> {
+        let rows = sqlx::query!(
+            r#"select id, namespace, name, build, queues, callables, draining, last_beat_at,
+                      last_beat_at > now() - make_interval(secs => $2) as "live!"
+               from tasker.workers
+               where $1::text is null or namespace = $1
+               order by namespace, name, id
+               limit $3"#,
+            namespace.map(Namespace::as_str),
+            live_within.as_secs_f64(),
+            i64::from(limit),
+        )
+        .fetch_all(&self.api)
+        .await?;
+        let mut workers = Vec::with_capacity(rows.len());
+        for row in rows {
+            workers.push(WorkerView {
+                id: WorkerId::from_uuid(row.id),
+                namespace: parse("namespace", &row.namespace)?,
+                name: row.name,
+                build: row.build,
+                queues: queues(row.queues)?,
+                callables: row.callables,
+                draining: row.draining,
+                live: row.live,
+                last_beat_at: rfc3339(row.last_beat_at),
+            });
+        }
+        Ok(WorkerList { workers })
+    }
+
+    /// What live workers of a namespace pull and have; one that drains takes nothing more.
+    pub(crate) async fn offers(
+        &self,
+        namespace: &Namespace,
+        live_within: Duration,
+    ) -> Result<Vec<Offer>, StoreError> {
+        let rows = sqlx::query!(
+            "select queues, callables from tasker.workers
+             where namespace = $1 and not draining
+               and last_beat_at > now() - make_interval(secs => $2)",
+            namespace.as_str(),
+            live_within.as_secs_f64(),
+        )
+        .fetch_all(&self.api)
+        .await?;
+        let offer = |queues_json, callables| Ok(Offer { queues: queues(queues_json)?, callables });
+        rows.into_iter().map(|row| offer(row.queues, row.callables)).collect()
+    }
+
     /// Forgets workers that have been silent for an hour.
     pub async fn forget_silent_workers(&self) -> Result<u64, StoreError> {
         let done = sqlx::query!(
@@ -42,4 +102,8 @@ impl Store {
         .await?;
         Ok(done.rows_affected())
     }
+}
+
+fn queues(json: serde_json::Value) -> Result<Vec<QueueLoad>, StoreError> {
+    serde_json::from_value(json).map_err(|e| StoreError::stored("queues", e))
 }

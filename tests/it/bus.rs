@@ -309,6 +309,53 @@ async fn what_cannot_be_accepted_is_kept() -> anyhow::Result<()> {
     wait_until_accepted(&database, &mut wire).await
 }
 
+/// A message that came before its template is submitted when the template is there, once.
+#[tokio::test]
+async fn a_refused_message_is_redriven() -> anyhow::Result<()> {
+    let cluster = Cluster::shared().await?;
+    let (api, database) = (cluster.api()?, cluster.database()?);
+    let mut wire = cluster.wire().await?;
+    let name = unique("comes_later").replace('-', "_");
+    let body = json!({"name": name, "context": {"result": 7}}).to_string();
+    enqueue(&mut wire, "faulty", &[VERSION], &body).await?;
+    let letter = until_some("the letter is kept", SOON, async || {
+        let listed = api.read("/v1/dlq?namespace=faulty&kind=message&redriven=false").await?;
+        let letters = listed["letters"].as_array().cloned().unwrap_or_default();
+        let about =
+            |l: &Value| l["message"].as_str().is_some_and(|m| m.contains(&format!("`{name}`")));
+        Ok(letters.into_iter().find(about))
+    })
+    .await?;
+    let number = &letter["id"];
+    let view = api.read(&format!("/v1/dlq/{number}")).await?;
+    assert_eq!(view["payload"], json!(body));
+    let path = format!("/v1/dlq/{number}/redrive");
+    let redrive = async || {
+        api.send("POST", &path, &[], json!({"reason": "it is there"}).to_string().into_bytes())
+            .await
+    };
+    let refused = redrive().await?;
+    assert_eq!(
+        (refused.status, refused.code()),
+        (404, code::TEMPLATE_NOT_FOUND),
+        "{}",
+        refused.text
+    );
+    api.register(&format!(
+        "name: {name}\nnamespace_name: faulty\nversion: 1.0.0\nsteps:\n  - {{name: a, handler: \
+         {{callable: faulty.return_context}}}}\n"
+    ))
+    .await?;
+    let redriven = redrive().await?;
+    assert_eq!(redriven.status, 200, "{}", redriven.text);
+    let id = redriven.body["task_id"].as_str().context("an id")?;
+    let task = api.wait(id, SOON).await?;
+    assert_eq!((task.state(), task.result("a")?), ("complete", &json!(7)));
+    assert_eq!(redrive().await?.code(), code::ALREADY_REDRIVEN);
+    assert_eq!(tasks_of_key(&database, &format!("dead-letter:{number}")).await?, [id]);
+    Ok(())
+}
+
 #[tokio::test]
 async fn an_enqueued_task_of_another_protocol_version_is_kept() -> anyhow::Result<()> {
     let cluster = Cluster::shared().await?;

@@ -83,6 +83,10 @@ async fn exit_codes() -> anyhow::Result<()> {
         (vec!["task", "get", nobody], 4, "", "TASK_NOT_FOUND"),
         (vec!["task", "wait", nobody], 4, "", "TASK_NOT_FOUND"),
         (vec!["task", "steps", nobody], 4, "", "TASK_NOT_FOUND"),
+        (vec!["task", "why", nobody], 4, "", "TASK_NOT_FOUND"),
+        (vec!["step", "get", nobody, "a"], 4, "", "STEP_NOT_FOUND"),
+        (vec!["batch", "show", nobody], 4, "", "BATCH_NOT_FOUND"),
+        (vec!["batch", "verify", nobody], 4, "", "BATCH_NOT_FOUND"),
         (vec!["task", "cancel", nobody], 4, "", "TASK_NOT_FOUND"),
         (vec!["task", "get", "x"], 2, "", "x"),
         (vec!["template", "show", "faulty/none"], 4, "", "TEMPLATE_NOT_FOUND"),
@@ -98,6 +102,39 @@ async fn exit_codes() -> anyhow::Result<()> {
         assert!(ended.stderr.contains(stderr), "{arguments:?}: {ended:?}");
     }
     Ok(())
+}
+
+/// What a batch's members are is compared with what the batch says; ranges with a gap are not sound.
+#[tokio::test]
+async fn a_batch_with_a_gap_is_not_sound() -> anyhow::Result<()> {
+    let cluster = Cluster::shared().await?;
+    let range = |id: &str, start: u32, end: u32| json!({"batch_id": id, "start_cursor": start, "end_cursor": end, "batch_size": end - start});
+    for (second, code, found) in [(10, 0, "2 ranges without gap"), (20, 6, "002 leaves a gap")] {
+        let outcome = json!({"type": "create_batches", "worker_template_name": "work",
+            "worker_count": 2, "total_items": 20,
+            "cursor_configs": [range("001", 0, 10), range("002", second, 30)]});
+        let context = json!({"result": {"batch_processing_outcome": outcome}}).to_string();
+        let submit = ["task", "submit", "faulty/any_outcome", "--context", &context, "--wait"];
+        let submitted = client(&cluster, &[submit.as_slice(), &["-o", "ids"]].concat()).await?;
+        assert_eq!(submitted.code, 0, "{submitted:?}");
+        let task = submitted.stdout.trim_end();
+        let listed = client(&cluster, &["batch", "list", task, "-o", "ids"]).await?;
+        let batch = listed.stdout.trim_end();
+        let shown = client(&cluster, &["batch", "show", batch]).await?;
+        assert!(shown.code == 0 && shown.stdout.contains("converged"), "{shown:?}");
+        let verified = client(&cluster, &["batch", "verify", batch]).await?;
+        assert_eq!(verified.code, code, "{verified:?}");
+        assert!(verified.stdout.contains(found), "{verified:?}");
+        let why = client(&cluster, &["task", "why", task]).await?;
+        assert!(why.code == 0 && why.stdout.contains("nothing is left to do"), "{why:?}");
+    }
+    // A worker is recorded in a namespace by its next heartbeat there.
+    until("a worker is listed", SOON, async || {
+        let workers = client(&cluster, &["worker", "list", "--namespace", "faulty"]).await?;
+        assert_eq!(workers.code, 0, "{workers:?}");
+        Ok(workers.stdout.contains("  live  "))
+    })
+    .await
 }
 
 #[tokio::test]

@@ -22,8 +22,8 @@ async fn eight_members_are_kept_busy() -> anyhow::Result<()> {
     // One worker with more slots than that, so that its gauge sees all of them.
     let cluster = Cluster::start(1, 1).await?;
     let api = cluster.api()?;
-    let fail_once: Vec<u64> = (0..160).step_by(20).collect();
-    let context = json!({"n": 160, "sleep_ms": 40, "fail_once": fail_once});
+    let fail_once: Vec<u64> = (0..96).step_by(12).collect();
+    let context = json!({"n": 96, "sleep_ms": 150, "fail_once": fail_once});
     let limited = running(&api, "eight_at_a_time", ", parallelism: 8", context.clone()).await?;
     assert_eq!(limited.iter().max(), Some(&8), "{limited:?}");
     // A place that is free is taken at once: not in waves, where each begins with one.

@@ -4,7 +4,7 @@
 //! until the decision has named it. One transaction loads the facts of a task, asks [`converge`] and
 //! writes what it answers.
 
-mod fate;
+pub(crate) mod fate;
 
 use std::collections::{HashMap, HashSet};
 

@@ -9,6 +9,7 @@ mod convergence;
 mod decision;
 mod dispatch;
 mod graph;
+mod lifecycle;
 pub mod model;
 mod repair;
 mod retry;
@@ -16,13 +17,18 @@ mod template;
 #[cfg(test)]
 mod testing;
 mod transition;
+mod why;
 
 pub use claim::{ClaimDecision, ClaimFacts, decide_claim};
 pub use convergence::{BatchFact, Choice, ConvergencePlan, Ending, StepFact, TaskFacts, converge};
 pub use decision::{choose, stored_choice};
 pub use dispatch::{Source, WindowLimits, publishable, share_out, window_size};
 pub use graph::{PlannedStep, SubmissionPlan};
+pub use lifecycle::{
+    Lifecycle, Review, StalenessAction, StepPhase, StepTiming, TaskTiming, overdue,
+};
 pub use repair::{RepairAction, RepairFacts, check_repair};
 pub use retry::{Backoff, NextAttempt, RetryPolicy, UnknownBackoff, next_attempt};
 pub use template::{BatchConfig, Handler, StepTemplate, Template, compare_versions};
 pub use transition::{Refused, StepEvent, TaskEvent, step_transition, task_end, task_transition};
+pub use why::{Lease, Offer, StepDetail, TaskDetail, why};

@@ -1,4 +1,4 @@
-//! `docs/reference.md` against the code: every setting and every error code has a row, and no row
+//! `docs/reference.md` against the code: every setting, error code, state and reason has a row, and no row
 //! names one that does not exist.
 
 use std::collections::BTreeSet;
@@ -25,6 +25,12 @@ pub(crate) fn check(wrong: &mut Vec<String>) -> anyhow::Result<()> {
         wrong.push(format!(
             "docs/reference.md describes the code `{unknown}`, which does not exist"
         ));
+    }
+    for file in ["state.rs", "why.rs", "step_kind.rs", "identity.rs"] {
+        let text = read(&format!("messages/src/{file}"))?;
+        for missing in names(&text).filter(|name| !rows.contains(name)) {
+            wrong.push(format!("docs/reference.md has no row for `{missing}` of {file}"));
+        }
     }
     let section = |name: &str| name.split_once('.').map(|(section, _)| section.to_owned());
     let sections: BTreeSet<String> = settings.iter().filter_map(|name| section(name)).collect();
@@ -71,6 +77,15 @@ fn codes(text: &str) -> impl Iterator<Item = String> + '_ {
             || name == "UNAVAILABLE"
             || name == "CANCELLED";
         (is_code && (rest.starts_with(';') || rest.starts_with(':'))).then(|| name.to_owned())
+    })
+}
+
+/// The names of states, reasons and kinds: `Variant => "name"` in a list.
+fn names(text: &str) -> impl Iterator<Item = String> + '_ {
+    let code = text.split("#[cfg(test)]").next().unwrap_or(text);
+    code.match_indices("=> \"").filter_map(move |(at, found)| {
+        let (name, _) = code[at + found.len()..].split_once('"')?;
+        Some(name.to_owned())
     })
 }
 

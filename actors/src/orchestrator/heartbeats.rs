@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tasker_config::WorkerSettings;
 use tasker_messages::{Heartbeat, Namespace, Queue, WorkerId, subject};
 use tokio::task::JoinSet;
 
@@ -36,6 +37,7 @@ pub(crate) struct HeartbeatsState {
 struct Alive {
     seen: Instant,
     recorded: Option<Instant>,
+    draining: bool,
     slots: Vec<(Queue, u32)>,
 }
 
@@ -43,6 +45,11 @@ struct Alive {
 const MISSED_BEATS: u32 = 3;
 /// How often a worker's row is written.
 const RECORD_EVERY: Duration = Duration::from_secs(5);
+/// How old the row of a worker that is alive may be.
+pub(crate) fn live_within(settings: &WorkerSettings) -> Duration {
+    RECORD_EVERY + settings.heartbeat() * (MISSED_BEATS + 1)
+}
+
 /// Most workers that are remembered.
 const MAX_WORKERS: usize = 100_000;
 
@@ -107,14 +114,19 @@ impl HeartbeatsState {
         let alive = self.workers.entry(key).or_insert(Alive {
             seen: now,
             recorded: None,
+            draining: false,
             slots: Vec::new(),
         });
         alive.seen = now;
         let slots = |q: &tasker_messages::QueueLoad| {
             (q.queue.clone(), if beat.draining { 0 } else { q.slots })
         };
-        alive.slots = beat.queues.iter().map(slots).collect();
-        let record = alive.recorded.is_none_or(|at| now - at >= RECORD_EVERY);
+        let slots: Vec<(Queue, u32)> = beat.queues.iter().map(slots).collect();
+        // What a worker can do is told at once, how busy it is now and then.
+        let record = alive.recorded.is_none_or(|at| now - at >= RECORD_EVERY)
+            || alive.draining != beat.draining
+            || alive.slots != slots;
+        (alive.slots, alive.draining) = (slots, beat.draining);
         if record {
             alive.recorded = Some(now);
         }

@@ -15,6 +15,7 @@ mod handover;
 mod heartbeats;
 mod intake;
 mod judge;
+mod lifecycle;
 mod links;
 mod node;
 mod outcomes;

@@ -1,6 +1,7 @@
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use ractor::{ActorRef, Message};
@@ -8,6 +9,8 @@ use tasker_bus::Bus;
 use tasker_config::Settings;
 use tasker_messages::NodeId;
 use tasker_store::Store;
+
+use super::heartbeats::live_within;
 
 /// What every actor of an orchestrator works with.
 #[derive(Clone)]
@@ -20,6 +23,13 @@ pub struct Node {
     pub bus: Bus,
     /// The settings.
     pub settings: Arc<Settings>,
+}
+
+impl Node {
+    /// How old the recorded heartbeat of a worker that is alive may be.
+    pub fn workers_live_within(&self) -> Duration {
+        live_within(&self.settings.worker)
+    }
 }
 
 /// Runs work outside of an actor and casts what it says back.

@@ -18,6 +18,7 @@ use super::finalizer::FinalizerActor;
 use super::gateway::GatewayActor;
 use super::heartbeats::HeartbeatsActor;
 use super::intake::IntakeActor;
+use super::lifecycle::LifecycleActor;
 use super::outcomes::OutcomesActor;
 use super::reconciler::ReconcilerActor;
 use super::timers::TimersActor;
@@ -109,6 +110,7 @@ fn children(node: &Node, links: &Links) -> Vec<Child> {
         Child::new("checkpoints", links.checkpoints.clone(), || CheckpointsActor, with()),
         Child::new("outcomes", links.outcomes.clone(), || OutcomesActor, with()),
         Child::new("intake", links.intake.clone(), || IntakeActor, with()),
+        Child::new("lifecycle", Link::default(), || LifecycleActor, with()),
         Child::new("heartbeats", Link::default(), || HeartbeatsActor, with()),
         Child::new("reconciler", Link::default(), || ReconcilerActor, with()),
         Child::new("gateway", Link::default(), || GatewayActor, with()),

@@ -4,8 +4,10 @@ use reqwest::{Method, Url};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tasker_messages::{
-    Accepted, BatchId, Namespace, RepairStep, Repaired, Retry, StepId, StepPage, TaskId, TaskList,
-    TaskState, TaskSummary, TaskView, TemplateList, TemplateSummary, TemplateView,
+    Accepted, BatchAudit, BatchId, BatchView, DeadLetterGroups, DeadLetterKind, DeadLetterList,
+    DeadLetterView, Namespace, Purge, Purged, Redriven, RepairStep, Repaired, Retry, StepHistory,
+    StepId, StepPage, TaskId, TaskList, TaskState, TaskSummary, TaskView, TemplateList,
+    TemplateSummary, TemplateView, Why, WorkerList,
 };
 
 use super::ClientError;
@@ -47,6 +49,17 @@ pub(crate) struct TaskQuery {
 pub(crate) struct StepQuery {
     pub(crate) limit: Option<u32>,
     pub(crate) after: Option<StepId>,
+}
+
+/// Which dead letters to list.
+#[derive(Debug)]
+pub(crate) struct DeadLetterQuery {
+    pub(crate) namespace: Option<Namespace>,
+    pub(crate) kind: Option<DeadLetterKind>,
+    pub(crate) fingerprint: Option<String>,
+    pub(crate) redriven: Option<bool>,
+    pub(crate) after: Option<i64>,
+    pub(crate) limit: u32,
 }
 
 type Parameter = (&'static str, Option<String>);
@@ -113,6 +126,87 @@ impl Client {
         let path = ["tasks", &id.to_string(), "steps"];
         let parameters = [parameter("limit", query.limit), parameter("after", query.after)];
         self.read(self.call(Method::GET, &path, &parameters)).await
+    }
+
+    /// Why a task is where it is.
+    pub(crate) async fn why(&self, id: TaskId) -> Result<Document<Why>, ClientError> {
+        self.read(self.call(Method::GET, &["tasks", &id.to_string(), "why"], &[])).await
+    }
+
+    /// One step, named by id or name, with its failed attempts.
+    pub(crate) async fn step(
+        &self,
+        task: TaskId,
+        step: &str,
+    ) -> Result<Document<StepHistory>, ClientError> {
+        self.read(self.call(Method::GET, &["tasks", &task.to_string(), "steps", step], &[])).await
+    }
+
+    /// A batch in numbers.
+    pub(crate) async fn batch(&self, id: BatchId) -> Result<Document<BatchView>, ClientError> {
+        self.read(self.call(Method::GET, &["batches", &id.to_string()], &[])).await
+    }
+
+    /// A batch held against its members.
+    pub(crate) async fn audit(&self, id: BatchId) -> Result<Document<BatchAudit>, ClientError> {
+        self.read(self.call(Method::GET, &["batches", &id.to_string(), "audit"], &[])).await
+    }
+
+    /// Workers of the last hour.
+    pub(crate) async fn workers(
+        &self,
+        namespace: Option<&Namespace>,
+    ) -> Result<Document<WorkerList>, ClientError> {
+        let parameters = [parameter("namespace", namespace), parameter("limit", Some(1_000))];
+        self.read(self.call(Method::GET, &["workers"], &parameters)).await
+    }
+
+    /// A page of dead letters.
+    pub(crate) async fn dead_letters(
+        &self,
+        query: &DeadLetterQuery,
+    ) -> Result<Document<DeadLetterList>, ClientError> {
+        let parameters = [
+            parameter("namespace", query.namespace.as_ref()),
+            parameter("kind", query.kind),
+            parameter("fingerprint", query.fingerprint.as_ref()),
+            parameter("redriven", query.redriven),
+            parameter("after", query.after),
+            parameter("limit", Some(query.limit)),
+        ];
+        self.read(self.call(Method::GET, &["dlq"], &parameters)).await
+    }
+
+    /// Open dead letters by fingerprint.
+    pub(crate) async fn dead_letter_groups(
+        &self,
+        namespace: Option<&Namespace>,
+    ) -> Result<Document<DeadLetterGroups>, ClientError> {
+        let parameters = [parameter("namespace", namespace)];
+        self.read(self.call(Method::GET, &["dlq", "groups"], &parameters)).await
+    }
+
+    /// One dead letter.
+    pub(crate) async fn dead_letter(
+        &self,
+        id: i64,
+    ) -> Result<Document<DeadLetterView>, ClientError> {
+        self.read(self.call(Method::GET, &["dlq", &id.to_string()], &[])).await
+    }
+
+    /// Gives a dead letter another try.
+    pub(crate) async fn redrive(
+        &self,
+        id: i64,
+        request: &Retry,
+    ) -> Result<Document<Redriven>, ClientError> {
+        let path = ["dlq", &id.to_string(), "redrive"];
+        self.read(self.document(Method::POST, &path, request)).await
+    }
+
+    /// Removes dead letters.
+    pub(crate) async fn purge(&self, request: &Purge) -> Result<Document<Purged>, ClientError> {
+        self.read(self.document(Method::POST, &["dlq", "purge"], request)).await
     }
 
     /// Asks to stop a task.

@@ -6,5 +6,5 @@ mod error;
 mod http;
 mod patience;
 
-pub(crate) use api::{Client, Document, StepQuery, TaskQuery};
+pub(crate) use api::{Client, DeadLetterQuery, Document, StepQuery, TaskQuery};
 pub(crate) use error::ClientError;

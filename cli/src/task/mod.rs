@@ -8,6 +8,7 @@ mod steps;
 mod submit;
 mod wait;
 mod watch;
+mod why;
 
 use std::time::Duration;
 
@@ -38,6 +39,12 @@ pub(crate) enum TaskCommand {
     List(ListArgs),
     /// List the steps of a task, members of batches included
     Steps(StepsArgs),
+    /// Say why a task is where it is: what waits for what, what failed, who could run it
+    Why {
+        id: TaskId,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
     /// Wait until a task has ended and print it
     Wait {
         id: TaskId,
@@ -97,6 +104,7 @@ pub(crate) async fn run(command: TaskCommand, cluster: &ClusterArgs) -> anyhow::
         }
         TaskCommand::List(args) => list::run(args, &client).await,
         TaskCommand::Steps(args) => steps::run(args, &client).await,
+        TaskCommand::Why { id, output } => why::run(&client, id, output.format).await,
         TaskCommand::Wait { id, limit, output } => {
             let task = wait::until_ended(&client, id, limit.deadline()).await?;
             wait::conclude(task, output.format)

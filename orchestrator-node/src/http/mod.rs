@@ -1,5 +1,7 @@
 //! The HTTP API. A handler reads its request, calls store or actors and shapes the answer.
 
+mod batches;
+mod dlq;
 mod extract;
 mod problem;
 mod query;
@@ -7,9 +9,10 @@ mod repair;
 mod status;
 mod tasks;
 mod templates;
+mod workers;
 
 use axum::Router;
-use axum::routing::{get, patch, post};
+use axum::routing::{get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tasker_actors::orchestrator::{Links, Node};
 use tokio::net::TcpListener;
@@ -33,10 +36,19 @@ pub(crate) fn router(node: Node, links: Links, metrics: PrometheusHandle) -> Rou
         .route("/v1/tasks", post(tasks::submit).get(tasks::list))
         .route("/v1/tasks/{id}", get(tasks::show).delete(tasks::cancel))
         .route("/v1/tasks/{id}/summary", get(tasks::summary))
+        .route("/v1/tasks/{id}/why", get(tasks::why))
         .route("/v1/tasks/{id}/steps", get(tasks::steps))
-        .route("/v1/tasks/{id}/steps/{step}", patch(repair::step))
+        .route("/v1/tasks/{id}/steps/{step}", get(tasks::step).patch(repair::step))
         .route("/v1/tasks/{id}/batches/{batch}/retry", post(repair::batch))
         .route("/v1/tasks/{id}/retry", post(repair::task))
+        .route("/v1/batches/{id}", get(batches::show))
+        .route("/v1/batches/{id}/audit", get(batches::audit))
+        .route("/v1/dlq", get(dlq::list))
+        .route("/v1/dlq/groups", get(dlq::groups))
+        .route("/v1/dlq/purge", post(dlq::purge))
+        .route("/v1/dlq/{id}", get(dlq::show))
+        .route("/v1/dlq/{id}/redrive", post(dlq::redrive))
+        .route("/v1/workers", get(workers::list))
         .route("/v1/templates", post(templates::register).get(templates::list))
         .route("/v1/templates/{namespace}/{name}", get(templates::show))
         .route("/health", get(status::health))

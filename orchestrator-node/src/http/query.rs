@@ -62,5 +62,5 @@ where
     T::Err: ToString,
 {
     text.parse()
-        .map_err(|e: T::Err| ApiError::bad_request("id", format!("not a UUID: {}", e.to_string())))
+        .map_err(|e: T::Err| ApiError::bad_request("id", format!("not an id: {}", e.to_string())))
 }

@@ -6,7 +6,7 @@ use axum::extract::State;
 use serde::de::DeserializeOwned;
 use tasker_messages::json::{Limits, inspect};
 use tasker_messages::{
-    BatchId, Problem, Refusal, RepairStep, Repaired, Retry, StepAction, StepId, TaskId, code,
+    BatchId, Problem, Refusal, RepairStep, Repaired, Retry, StepAction, TaskId, code,
 };
 use tasker_store::{RepairRequest, RepairTarget};
 use tasker_workflow::RepairAction;
@@ -15,6 +15,7 @@ use super::Api;
 use super::extract::{Route, read_body};
 use super::problem::ApiError;
 use super::query::id;
+use super::tasks::find_step;
 
 /// Longest reason and name in the audit trail.
 const MAX_TEXT: usize = 1_000;
@@ -27,13 +28,7 @@ pub(super) async fn step(
 ) -> Result<Json<Repaired>, ApiError> {
     let task: TaskId = id(&task)?;
     let request: RepairStep = read(&api, body).await?;
-    let step: StepId = match step.parse() {
-        Ok(id) => id,
-        Err(_) => api.node.store.find_step(task, &step).await?.ok_or_else(|| {
-            let message = format!("there is no step `{step}` in task {task}");
-            Refusal::new(code::STEP_NOT_FOUND, message)
-        })?,
-    };
+    let step = find_step(&api, task, &step).await?;
     let (action, result) = match (request.action, request.result) {
         (StepAction::ResetForRetry, None) => (RepairAction::Reset, None),
         (StepAction::ResolveManually, None) => (RepairAction::Resolve, None),
@@ -74,7 +69,7 @@ pub(super) async fn task(
     repair(&api, task, RepairTarget::Task, reason, by).await
 }
 
-async fn read<T: DeserializeOwned>(api: &Api, body: Body) -> Result<T, ApiError> {
+pub(super) async fn read<T: DeserializeOwned>(api: &Api, body: Body) -> Result<T, ApiError> {
     let body = read_body(body, api.node.settings.http.max_body_bytes).await?;
     let text = std::str::from_utf8(&body)
         .map_err(|e| ApiError::from(Refusal::new(code::INVALID_ENCODING, e.to_string())))?;
@@ -86,25 +81,31 @@ async fn read<T: DeserializeOwned>(api: &Api, body: Body) -> Result<T, ApiError>
     })
 }
 
-fn invalid(field: &str, message: &str) -> ApiError {
+pub(super) fn invalid(field: &str, message: &str) -> ApiError {
     let problem = Problem::new(code::INVALID_VALUE, message).at(field);
     Refusal::of_document("the request", vec![problem]).into()
 }
 
-async fn repair(
+/// The name for the audit trail, if it and the reason can be kept.
+pub(super) fn audited(reason: &str, by: Option<String>) -> Result<String, ApiError> {
+    let by = by.unwrap_or_else(|| "api".to_owned());
+    for (field, text) in [("reason", reason), ("by", by.as_str())] {
+        if text.trim().is_empty() || text.len() > MAX_TEXT {
+            return Err(invalid(field, &format!("must be 1 to {MAX_TEXT} bytes of text")));
+        }
+    }
+    Ok(by)
+}
+
+pub(super) async fn repair(
     api: &Api,
     task: TaskId,
     target: RepairTarget,
     reason: String,
     by: Option<String>,
 ) -> Result<Json<Repaired>, ApiError> {
-    let by = by.unwrap_or_else(|| "api".to_owned());
-    for (field, text) in [("reason", &reason), ("by", &by)] {
-        if text.trim().is_empty() || text.len() > MAX_TEXT {
-            return Err(invalid(field, &format!("must be 1 to {MAX_TEXT} bytes of text")));
-        }
-    }
-    let request = RepairRequest { task, target, principal: by, reason };
+    let principal = audited(&reason, by)?;
+    let request = RepairRequest { task, target, principal, reason };
     // A transaction must not end with the connection of whoever asked for it.
     let store = api.node.store.clone();
     let repairing = tokio::spawn(async move { store.repair(&request).await });

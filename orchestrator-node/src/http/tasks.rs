@@ -8,8 +8,8 @@ use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use serde_json::{Value, json};
 use tasker_messages::{
-    Accepted, Namespace, Problem, Refusal, StepPage, TaskId, TaskList, TaskRequest, TaskState,
-    TaskSummary, TaskView, code,
+    Accepted, Namespace, Problem, Refusal, StepHistory, StepId, StepPage, TaskId, TaskList,
+    TaskRequest, TaskState, TaskSummary, TaskView, Why, code,
 };
 use tasker_store::{Cancelled, FinishedTask};
 
@@ -125,6 +125,43 @@ pub(super) async fn summary(
     let task: TaskId = id(&path)?;
     let summary = api.node.store.summarize_task(task).await?;
     Ok(Json(summary.ok_or_else(|| no_task(task))?))
+}
+
+/// Why a task is where it is.
+pub(super) async fn why(
+    State(api): State<Api>,
+    Route(path): Route<String>,
+) -> Result<Json<Why>, ApiError> {
+    let task: TaskId = id(&path)?;
+    let why = api.node.store.explain_task(task, api.node.workers_live_within()).await?;
+    Ok(Json(why.ok_or_else(|| no_task(task))?))
+}
+
+/// One step, named by id or name, with the attempts that did not end it.
+pub(super) async fn step(
+    State(api): State<Api>,
+    Route((task, step)): Route<(String, String)>,
+) -> Result<Json<StepHistory>, ApiError> {
+    let task: TaskId = id(&task)?;
+    let found = find_step(&api, task, &step).await?;
+    let history = api.node.store.step_history(task, found).await?;
+    Ok(Json(history.ok_or_else(|| no_step(task, &step))?))
+}
+
+/// The id of a step that is named by id or name.
+pub(super) async fn find_step(api: &Api, task: TaskId, step: &str) -> Result<StepId, ApiError> {
+    match step.parse() {
+        Ok(id) => Ok(id),
+        Err(_) => {
+            let found = api.node.store.find_step(task, step).await?;
+            found.ok_or_else(|| no_step(task, step))
+        }
+    }
+}
+
+fn no_step(task: TaskId, step: &str) -> ApiError {
+    let message = format!("there is no step `{step}` in task {task}");
+    Refusal::new(code::STEP_NOT_FOUND, message).into()
 }
 
 pub(super) async fn steps(

@@ -17,6 +17,13 @@ with ended as (
     where task_id = $1 and not settled
 ), noted as (
     insert into tasker.admin_actions (namespace, task_id, action, principal, reason)
-    select namespace, id, 'cancel_task', $2, $3 from tasker.tasks where id = $1
+    select namespace, id, $5, $2, $3 from tasker.tasks where id = $1
+), kept as (
+    insert into tasker.dead_letters (namespace, task_id, error)
+    select namespace, id, $6::json from tasker.tasks where id = $1 and $7
 )
-update tasker.tasks set state = 'cancelled', finished_at = clock_timestamp() where id = $1
+update tasker.tasks
+set state = ($4::text)::tasker.task_state, finished_at = clock_timestamp(),
+    error = coalesce($6::json, error),
+    stale_at = case when $6::json is not null then now() else stale_at end
+where id = $1

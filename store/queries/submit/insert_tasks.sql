@@ -5,16 +5,16 @@ with created as (
     insert into tasker.tasks
         (id, namespace, template_id, priority, context, idempotency_key, request_hash, initiator,
          source_system, reason, tags, correlation_id, parent_correlation_id, active_steps,
-         pending_steps)
+         pending_steps, check_at)
     select id, namespace, template_id, priority, context::json, idempotency_key, request_hash,
            initiator, source_system, reason, tags::json, correlation_id, parent_correlation_id,
-           active_steps, pending_steps
+           active_steps, pending_steps, now() + make_interval(secs => review_ms / 1000.0)
     from unnest($1::uuid[], $2::text[], $3::uuid[], $4::smallint[], $5::text[], $6::text[],
                 $7::bytea[], $8::text[], $9::text[], $10::text[], $11::text[], $12::text[],
-                $13::text[], $14::int[], $15::int[])
+                $13::text[], $14::int[], $15::int[], $29::float8[])
          as t(id, namespace, template_id, priority, context, idempotency_key, request_hash,
               initiator, source_system, reason, tags, correlation_id, parent_correlation_id,
-              active_steps, pending_steps)
+              active_steps, pending_steps, review_ms)
     on conflict do nothing
     returning id
 ), new_steps as (

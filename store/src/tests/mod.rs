@@ -6,8 +6,10 @@ mod failures;
 mod flow;
 mod guards;
 mod handover;
+mod lifecycle;
 mod races;
 mod random;
+mod views;
 
 use std::sync::Arc;
 

@@ -1,5 +1,6 @@
 //! From a batchable step's result to the members of its batch.
 
+mod audit;
 mod budget;
 mod list;
 mod outcome;
@@ -7,6 +8,7 @@ mod outcome;
 use tasker_messages::cursor::{NO_OP_BATCH_ID, Pieces};
 use tasker_messages::{StepFailure, code};
 
+pub use self::audit::{Break, MemberFacts, audit};
 pub use self::budget::{Tolerated, failure_budget, stopped};
 pub use self::list::check_page;
 use crate::template::{StepTemplate, Template};

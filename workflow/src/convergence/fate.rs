@@ -9,7 +9,7 @@ use crate::template::Template;
 
 /// What is known about the existence and the end of one step; a batch worker stands for its batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(crate) enum Fate {
     /// It has no row, and what decides about it has not happened yet.
     Open,
     /// It is there and has not ended.
@@ -31,7 +31,7 @@ pub(super) enum Fate {
 }
 
 /// The fates of all steps of a task, by position.
-pub(super) struct Fates(Vec<Fate>);
+pub(crate) struct Fates(Vec<Fate>);
 
 impl Index<usize> for Fates {
     type Output = Fate;
@@ -43,7 +43,7 @@ impl Index<usize> for Fates {
 
 impl Fates {
     /// The fates as far as they follow from the facts and from those choices that are `seen`.
-    pub(super) fn of(
+    pub(crate) fn of(
         template: &Template,
         facts: &TaskFacts,
         seen: impl Fn(&Choice) -> bool,
@@ -56,7 +56,7 @@ impl Fates {
         fates
     }
 
-    pub(super) fn is_created(&self, position: usize) -> bool {
+    pub(crate) fn is_created(&self, position: usize) -> bool {
         self[position] == Fate::Created
     }
 
@@ -160,6 +160,6 @@ impl Fates {
     }
 }
 
-pub(super) fn is_worker(template: &Template, position: usize) -> bool {
+pub(crate) fn is_worker(template: &Template, position: usize) -> bool {
     template.steps[position].kind == StepKind::BatchWorker
 }

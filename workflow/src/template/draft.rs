@@ -18,6 +18,7 @@ pub(super) struct Draft {
     pub(super) handler: Option<Handler>,
     pub(super) retry: RetryPolicy,
     pub(super) timeout_ms: Option<u64>,
+    pub(super) max_in_process_ms: Option<u64>,
     pub(super) batch: Option<DraftBatch>,
 }
 
@@ -57,6 +58,7 @@ impl Draft {
             handler: self.handler?,
             retry: self.retry,
             timeout_ms: self.timeout_ms,
+            max_in_process_ms: self.max_in_process_ms,
             batch: self.batch.map(|batch| batch.config),
         })
     }

@@ -4,6 +4,7 @@ mod cycle;
 mod draft;
 mod problems;
 mod read;
+mod read_lifecycle;
 mod read_step;
 mod scalar;
 mod section;
@@ -17,6 +18,7 @@ use tasker_messages::{FailureStrategy, Namespace, Problem, Queue, StepKind, Step
 pub use self::version::compare_versions;
 use crate::batching::Tolerated;
 use crate::graph::Graph;
+use crate::lifecycle::Lifecycle;
 use crate::retry::RetryPolicy;
 
 /// One version of a template, checked: every rule about its steps holds.
@@ -30,6 +32,8 @@ pub struct Template {
     pub version: String,
     /// What it is for.
     pub description: Option<String>,
+    /// Limits of time.
+    pub lifecycle: Lifecycle,
     /// The steps in the order of the document.
     pub steps: Vec<StepTemplate>,
     /// Also keeps others from making a template that was not checked.
@@ -53,6 +57,9 @@ pub struct StepTemplate {
     pub retry: RetryPolicy,
     /// How long an attempt may run; `None` is no limit.
     pub timeout_ms: Option<u64>,
+    /// How long an attempt may be known to run before the task is stale; `None` leaves it to the
+    /// task's limit.
+    pub max_in_process_ms: Option<u64>,
     /// How a batchable step is split; always on the batchable step, wherever it was written.
     pub batch: Option<BatchConfig>,
 }

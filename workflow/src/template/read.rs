@@ -8,7 +8,7 @@ use super::scalar::{Meaning, meaning};
 use super::section::{Section, json, text};
 use super::version::is_version;
 use super::yaml::Node;
-use super::{StepTemplate, Template, read_step, structure};
+use super::{StepTemplate, Template, read_lifecycle, read_step, structure};
 use crate::graph::Graph;
 
 /// Reads the whole document. `None` implies that a problem was reported.
@@ -20,7 +20,8 @@ pub(super) fn template(root: Node, problems: &Problems) -> Option<Template> {
     let description = section.text("description").map(|(text, _)| text);
     metadata(&mut section);
     task_handler(&mut section);
-    section.refuse(&["input_schema", "lifecycle", "environments", "publishes_events"]);
+    let lifecycle = section.section("lifecycle").map(read_lifecycle::task).unwrap_or_default();
+    section.refuse(&["input_schema", "environments", "publishes_events"]);
     let drafts = steps(&mut section);
     section.finish();
 
@@ -35,6 +36,7 @@ pub(super) fn template(root: Node, problems: &Problems) -> Option<Template> {
         name: name?,
         version: version?,
         description,
+        lifecycle,
         steps,
         graph,
     })

@@ -8,6 +8,7 @@ use tasker_messages::{FailureStrategy, Queue, StepKind, StepName, code, nearest}
 
 use super::draft::{Dependency, Draft, DraftBatch, DraftName};
 use super::problems::{Problems, shown};
+use super::read_lifecycle::minutes;
 use super::scalar::{Meaning, meaning};
 use super::section::{Field, Section, json, text, wrong_type};
 use super::yaml::{Node, join};
@@ -32,9 +33,10 @@ pub(super) fn draft(path: String, node: Node, problems: &Problems) -> Option<Dra
     let handler = handler(&mut section);
     let retry = section.section("retry").map(retry).unwrap_or_default();
     let timeout_ms = timeout_ms(&mut section);
+    let max_in_process_ms = lifecycle(&mut section);
     let batch = batch(&mut section);
     section.text("system_dependency");
-    section.refuse(&["lifecycle", "result_schema", "publishes_events"]);
+    section.refuse(&["result_schema", "publishes_events"]);
     let (path, line) = (section.path.clone(), section.line);
     section.finish();
     Some(Draft {
@@ -49,6 +51,7 @@ pub(super) fn draft(path: String, node: Node, problems: &Problems) -> Option<Dra
         handler,
         retry,
         timeout_ms,
+        max_in_process_ms,
         batch,
     })
 }
@@ -70,7 +73,7 @@ fn kind(section: &mut Section<'_>) -> Option<StepKind> {
 }
 
 /// A value out of a closed set of names.
-fn one_of<T: FromStr>(
+pub(super) fn one_of<T: FromStr>(
     section: &Section<'_>,
     field: &Field,
     names: impl Iterator<Item = &'static str> + Clone,
@@ -193,24 +196,16 @@ fn retry(mut section: Section<'_>) -> RetryPolicy {
 }
 
 fn timeout_ms(section: &mut Section<'_>) -> Option<u64> {
-    let field = section.take("timeout_seconds")?;
-    let millis = match meaning(&field.node) {
-        Meaning::Integer(seconds) => seconds.checked_mul(1000),
-        // The cast saturates; what saturates is outside the bounds below.
-        Meaning::Decimal(seconds) => Some((seconds * 1000.0).ceil() as i128),
-        Meaning::Unrepresentable => None,
-        _ => {
-            wrong_type(section.problems(), &field.path, &field.node, "a number of seconds");
-            return None;
-        }
-    };
-    let valid = millis.and_then(|millis| u64::try_from(millis).ok());
-    let valid = valid.filter(|millis| (1..=MAX_TIMEOUT_MS).contains(millis));
-    if valid.is_none() {
-        let message = format!("must be more than 0 and at most {} seconds", MAX_TIMEOUT_MS / 1000);
-        section.report(code::INVALID_VALUE, &field.path, field.node.line, message);
-    }
-    valid
+    section.duration_ms("timeout_seconds", 1_000, MAX_TIMEOUT_MS, "seconds")
+}
+
+/// The older spelling of limits of a step.
+fn lifecycle(step: &mut Section<'_>) -> Option<u64> {
+    let mut section = step.section("lifecycle")?;
+    let limit = minutes(&mut section, "max_steps_in_process_minutes");
+    section.refuse(&["max_retries", "backoff_multiplier"]);
+    section.finish();
+    limit
 }
 
 fn batch(step: &mut Section<'_>) -> Option<DraftBatch> {

@@ -136,6 +136,36 @@ impl<'p> Section<'p> {
         inside
     }
 
+    /// A length of time in a unit of so many milliseconds, fractions allowed; more than nothing.
+    pub(super) fn duration_ms(
+        &mut self,
+        key: &'static str,
+        unit_ms: u32,
+        most_ms: u64,
+        unit: &str,
+    ) -> Option<u64> {
+        let field = self.take(key)?;
+        let millis = match meaning(&field.node) {
+            Meaning::Integer(number) => number.checked_mul(unit_ms.into()),
+            // The cast saturates; what saturates is outside the bounds below.
+            Meaning::Decimal(number) => Some((number * f64::from(unit_ms)).ceil() as i128),
+            Meaning::Unrepresentable => None,
+            _ => {
+                let expected = format!("a number of {unit}");
+                wrong_type(self.problems, &field.path, &field.node, &expected);
+                return None;
+            }
+        };
+        let valid = millis.and_then(|millis| u64::try_from(millis).ok());
+        let valid = valid.filter(|millis| (1..=most_ms).contains(millis));
+        if valid.is_none() {
+            let most = most_ms / u64::from(unit_ms);
+            let message = format!("must be more than 0 and at most {most} {unit}");
+            self.report(code::INVALID_VALUE, &field.path, field.node.line, message);
+        }
+        valid
+    }
+
     /// The items of a list with their paths.
     pub(super) fn list(&mut self, field: Field) -> Option<Vec<(String, Node)>> {
         match field.node.content {

@@ -189,7 +189,7 @@ fn messages_say_what_to_do() {
         ("version: 1.0", "MAJOR.MINOR.PATCH with an optional pre-release, such as \"1.0.0\""),
         ("name: 5", "must be a text, not a number; YAML reads \"5\" so: put it in quotes"),
         ("steps: a", "must be a list, not a text; write one item as `[item]`"),
-        ("lifecycle: {}", "`lifecycle` is not supported yet; remove it"),
+        ("publishes_events: []", "`publishes_events` is not supported yet; remove it"),
         (
             "steps: [{name: a, depends_on: [b]}, {name: b, depends_on: [a]}]",
             "each for the next: a -> b -> a",

@@ -1,0 +1,116 @@
+//! Looks at tasks whose template limits time. Sent by nobody: it asks the rows once a second; emits
+//! ended tasks to the finalizer and overdue attempts to the outcomes actor. What is lost when it dies:
+//! one look, which comes again.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tasker_messages::Namespace;
+use tasker_store::{FinishedAttempt, Reviewed};
+use tokio::sync::oneshot;
+
+use super::Links;
+use super::finalizer::FinalizerMessage;
+use super::node::{Node, run_detached};
+use super::outcomes::{OutcomesMessage, Report};
+
+/// Looks at tasks whose template limits time.
+pub(crate) struct LifecycleActor;
+
+/// What the actor is told.
+pub(crate) enum LifecycleMessage {
+    /// Look now.
+    Look,
+    /// A look has ended.
+    Looked(Box<Reviewed>),
+}
+
+/// What the actor keeps in mind.
+pub(crate) struct LifecycleState {
+    node: Node,
+    links: Links,
+    looking: bool,
+}
+
+/// Between two looks.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Tasks that are looked at in one go.
+const MAX_REVIEWED: u32 = 256;
+
+impl Actor for LifecycleActor {
+    type Msg = LifecycleMessage;
+    type State = LifecycleState;
+    type Arguments = (Node, Links);
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<LifecycleMessage>,
+        (node, links): (Node, Links),
+    ) -> Result<LifecycleState, ActorProcessingErr> {
+        myself.send_interval(INTERVAL, || LifecycleMessage::Look);
+        Ok(LifecycleState { node, links, looking: false })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<LifecycleMessage>,
+        message: LifecycleMessage,
+        state: &mut LifecycleState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            LifecycleMessage::Look => state.look(&myself),
+            LifecycleMessage::Looked(reviewed) => {
+                state.looking = false;
+                let more = reviewed.tasks >= MAX_REVIEWED;
+                state.follow(*reviewed);
+                if more {
+                    state.look(&myself);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl LifecycleState {
+    fn look(&mut self, myself: &ActorRef<LifecycleMessage>) {
+        if self.looking {
+            return;
+        }
+        self.looking = true;
+        let node = self.node.clone();
+        let work = async move {
+            // A worker that is alive renews its leases; what it has not renewed for so long is lost.
+            let grace_ms = node.settings.worker.lease_ms;
+            let reviewed = node.store.review_tasks(MAX_REVIEWED, grace_ms).await;
+            LifecycleMessage::Looked(Box::new(reviewed.unwrap_or_else(|error| {
+                tracing::warn!(%error, "the times of tasks could not be looked at");
+                Reviewed::default()
+            })))
+        };
+        run_detached(myself, work, || LifecycleMessage::Looked(Box::default()));
+    }
+
+    fn follow(&self, reviewed: Reviewed) {
+        for task in reviewed.ended {
+            metrics::counter!("tasker_tasks_stale_total",
+                "namespace" => task.namespace.to_string())
+            .increment(1);
+            self.links.finalizer.cast(FinalizerMessage::Cancelled(task));
+        }
+        let mut by_namespace: HashMap<Namespace, Vec<FinishedAttempt>> = HashMap::new();
+        for (namespace, attempt) in reviewed.overdue {
+            by_namespace.entry(namespace).or_default().push(attempt);
+        }
+        for (namespace, attempts) in by_namespace {
+            metrics::counter!("tasker_attempts_overdue_total",
+                "namespace" => namespace.to_string())
+            .increment(attempts.len() as u64);
+            // Nobody waits for the verdicts: what is not stored is overdue at the next look, too.
+            let (answer, _) = oneshot::channel();
+            let report = Report { namespace, attempts, answer };
+            self.links.outcomes.cast(OutcomesMessage::Report(Box::new(report)));
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! `/v1/dlq`.
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{RawQuery, State};
+use tasker_messages::{
+    DeadLetter, DeadLetterGroups, DeadLetterKind, DeadLetterList, DeadLetterView, Namespace, Purge,
+    Purged, Redriven, Refusal, Retry, TaskRequest, code,
+};
+use tasker_store::{DeadLetterFilter, RepairTarget};
+use tasker_workflow::RepairAction;
+
+use super::Api;
+use super::extract::Route;
+use super::problem::ApiError;
+use super::query::{Params, id};
+use super::repair::{audited, invalid, read, repair};
+
+fn no_letter(id: i64) -> ApiError {
+    Refusal::new(code::DEAD_LETTER_NOT_FOUND, format!("there is no dead letter {id}")).into()
+}
+
+pub(super) async fn list(
+    State(api): State<Api>,
+    query: RawQuery,
+) -> Result<Json<DeadLetterList>, ApiError> {
+    let known = ["namespace", "kind", "fingerprint", "redriven", "after", "limit"];
+    let params = Params::read(query, &known)?;
+    let filter = DeadLetterFilter {
+        id: None,
+        namespace: params.get("namespace")?,
+        kind: params.get::<DeadLetterKind>("kind")?,
+        fingerprint: params.get("fingerprint")?,
+        redriven: params.get("redriven")?,
+    };
+    let (after, limit) = (params.get("after")?, params.limit()?);
+    Ok(Json(api.node.store.list_dead_letters(&filter, after, limit).await?))
+}
+
+/// Open letters by fingerprint.
+pub(super) async fn groups(
+    State(api): State<Api>,
+    query: RawQuery,
+) -> Result<Json<DeadLetterGroups>, ApiError> {
+    let params = Params::read(query, &["namespace"])?;
+    let namespace: Option<String> = params.get("namespace")?;
+    Ok(Json(api.node.store.group_dead_letters(namespace.as_deref()).await?))
+}
+
+pub(super) async fn show(
+    State(api): State<Api>,
+    Route(path): Route<String>,
+) -> Result<Json<DeadLetterView>, ApiError> {
+    let letter: i64 = id(&path)?;
+    let view = api.node.store.view_dead_letter(letter).await?;
+    Ok(Json(view.ok_or_else(|| no_letter(letter))?))
+}
+
+/// Gives a letter another try: a member runs again, a message or a task is submitted anew. The number
+/// of the letter is the idempotency key of what has none, so that a second try makes no second task.
+pub(super) async fn redrive(
+    State(api): State<Api>,
+    Route(path): Route<String>,
+    body: Body,
+) -> Result<Json<Redriven>, ApiError> {
+    let number: i64 = id(&path)?;
+    let Retry { reason, by } = read(&api, body).await?;
+    let by = audited(&reason, by)?;
+    let letter = api.node.store.find_dead_letter(number).await?;
+    let letter = letter.ok_or_else(|| no_letter(number))?;
+    if let Some(at) = &letter.redriven_at {
+        let message = format!("dead letter {number} was redriven at {at}");
+        return Err(Refusal::new(code::ALREADY_REDRIVEN, message).into());
+    }
+    let task_id = match (letter.kind, letter.task_id, letter.step_id) {
+        (DeadLetterKind::Member, Some(task), Some(step)) => {
+            let target = RepairTarget::Step(step, RepairAction::Reset, None);
+            // The repair itself closes the letter.
+            repair(&api, task, target, reason, Some(by)).await?.0.id
+        }
+        _ => {
+            let mut request = request_of(&api, &letter).await?;
+            request.idempotency_key.get_or_insert_with(|| format!("dead-letter:{number}"));
+            let accepted = api.links.submit(request).await?;
+            api.node.store.note_redriven(&letter, accepted.id, &by, &reason).await?;
+            accepted.id
+        }
+    };
+    Ok(Json(Redriven { id: number, task_id }))
+}
+
+/// What a letter asks for.
+async fn request_of(api: &Api, letter: &DeadLetter) -> Result<TaskRequest, ApiError> {
+    if let Some(task) = letter.task_id {
+        let request = api.node.store.request_of_task(task).await?;
+        return request.ok_or_else(|| {
+            Refusal::new(code::TASK_NOT_FOUND, format!("there is no task {task}")).into()
+        });
+    }
+    let namespace = Namespace::new(&letter.namespace)
+        .map_err(|e| Refusal::new(code::INVALID_NAME, e.to_string()))?;
+    let payload = api.node.store.dead_letter_payload(letter.id).await?.unwrap_or_default();
+    Ok(TaskRequest::parse(&payload, Some(&namespace))
+        .map_err(|problems| Refusal::of_document("the message", problems))?)
+}
+
+pub(super) async fn purge(State(api): State<Api>, body: Body) -> Result<Json<Purged>, ApiError> {
+    let purge: Purge = read(&api, body).await?;
+    let by = audited(&purge.reason, purge.by.clone())?;
+    let Purge { ids, namespace, fingerprint, older_than_days, redriven, .. } = &purge;
+    let says_nothing = ids.is_none()
+        && namespace.is_none()
+        && fingerprint.is_none()
+        && older_than_days.is_none()
+        && redriven.is_none();
+    if says_nothing {
+        let what =
+            "ids, namespace, fingerprint, older_than_days or redriven must say which letters";
+        return Err(invalid("", what));
+    }
+    if ids.as_ref().is_some_and(|ids| ids.len() > Purge::MOST_IDS) {
+        return Err(invalid("ids", &format!("must be at most {}", Purge::MOST_IDS)));
+    }
+    // A transaction must not end with the connection of whoever asked for it.
+    let store = api.node.store.clone();
+    let purging = tokio::spawn(async move { store.purge_dead_letters(&purge, &by).await });
+    let letters = purging.await.map_err(|error| {
+        tracing::error!(%error, "a purge was lost");
+        Refusal::retry(code::INTERNAL, "it is not known whether letters were removed; look again")
+    })??;
+    Ok(Json(Purged { letters }))
+}
