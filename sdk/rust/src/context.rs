@@ -51,6 +51,9 @@ struct Inner {
     appended: Mutex<Appended>,
     /// The last checkpoint, as far as this attempt knows.
     checkpoint: Mutex<Option<Checkpoint>>,
+    /// Whether a request of this attempt carries the idempotency key, or has done so to the end.
+    #[cfg(feature = "api")]
+    idempotency_key_taken: std::sync::atomic::AtomicBool,
 }
 
 /// Pages and ranges that the orchestrator has stored so far.
@@ -65,12 +68,23 @@ struct Appended {
 impl StepContext {
     /// Made by the worker, and by [`crate::testing`].
     pub fn new(parts: ContextParts) -> Self {
-        let inner = Inner { parts, appended: Mutex::default(), checkpoint: Mutex::default() };
+        let inner = Inner {
+            parts,
+            appended: Mutex::default(),
+            checkpoint: Mutex::default(),
+            #[cfg(feature = "api")]
+            idempotency_key_taken: false.into(),
+        };
         Self { inner: Arc::new(inner) }
     }
 
     pub(crate) fn last_checkpoint(&self) -> &Mutex<Option<Checkpoint>> {
         &self.inner.checkpoint
+    }
+
+    #[cfg(feature = "api")]
+    pub(crate) fn idempotency_key_taken(&self) -> &std::sync::atomic::AtomicBool {
+        &self.inner.idempotency_key_taken
     }
 
     pub(crate) fn parts(&self) -> &ContextParts {

@@ -22,9 +22,11 @@
 //! Handlers run at least once: [`StepContext::idempotency_key`] is the same for every attempt of a
 //! step, [`StepContext::fencing_token`] rises with each. Handlers of batches compose
 //! [`Batchable`], [`BatchWorkerContext`] and [`StreamingAggregator`]; [`testing`] runs all of them
-//! in memory.
+//! in memory. With the feature `api`, handlers that call HTTP services compose `Api`.
 
 mod aggregation;
+#[cfg(feature = "api")]
+mod api;
 mod backend;
 mod batch_worker;
 mod batchable;
@@ -43,6 +45,12 @@ mod streaming;
 pub mod testing;
 
 pub use aggregation::{AggregateFn, BatchAggregationScenario, aggregate_worker_results};
+#[cfg(feature = "api")]
+pub use api::{
+    Api, ApiClient, ApiClientBuilder, ApiPage, ApiPages, ApiRequest, ApiResponse,
+    DEFAULT_CONNECT_TIMEOUT, DEFAULT_MAX_BODY_BYTES, DEFAULT_MAX_PAGES, DEFAULT_MAX_REDIRECTS,
+    DEFAULT_TIMEOUT, MAX_RETRY_AFTER, Pagination, Secret,
+};
 pub use backend::{Progress, StepBackend};
 pub use batch_worker::{BatchWorkerContext, BatchWorkerOutcome};
 pub use batchable::Batchable;
