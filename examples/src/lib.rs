@@ -1,7 +1,7 @@
 //! Example handlers with their templates: what `tasker dev` runs and the README shows.
 //!
-//! `products` and `csv_profile` work on real files, `synthetic` and `bench` on numbers. `faulty`
-//! does everything wrong that a handler can do wrong, for tests.
+//! `products` and `csv_profile` work on real files, `synthetic` and `bench` on numbers, `http_fetch`
+//! on an HTTP service. `faulty` does everything wrong that a handler can do wrong, for tests.
 
 mod approval;
 mod bench;
@@ -9,6 +9,7 @@ mod csv_file;
 mod csv_profile;
 mod diamond;
 mod faulty;
+mod http_fetch;
 mod products;
 mod resumable;
 mod synthetic;
@@ -28,6 +29,7 @@ pub fn example_handlers() -> HandlerRegistry {
         .merge(diamond::handlers())
         .merge(approval::handlers())
         .merge(resumable::handlers())
+        .merge(http_fetch::handlers())
 }
 
 /// Handlers that panic, hang, abort the process and the like. A worker that runs work of others
@@ -43,6 +45,7 @@ pub const TEMPLATES: &[(&str, &str)] = &[
     ("synthetic", include_str!("../templates/synthetic.yaml")),
     ("diamond_decision_batch", include_str!("../templates/diamond_decision_batch.yaml")),
     ("conditional_approval", include_str!("../templates/conditional_approval.yaml")),
+    ("http_fetch", include_str!("../templates/http_fetch.yaml")),
     ("resumable", include_str!("../templates/resumable.yaml")),
     ("bench_fan_out", include_str!("../templates/bench_fan_out.yaml")),
     ("bench_chain", include_str!("../templates/bench_chain.yaml")),

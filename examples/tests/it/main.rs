@@ -3,6 +3,7 @@
 mod bench;
 mod csv_profile;
 mod csv_shapes;
+mod http_fetch;
 mod products;
 mod support;
 mod synthetic;
