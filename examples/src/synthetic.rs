@@ -31,13 +31,8 @@ struct Input {
     dataset_size: u64,
 }
 
-/// `handler.initialization` of the analyzer.
-#[derive(Deserialize)]
-struct AnalyzerConfig {
-    batch_size: u32,
-    max_workers: u32,
-    worker_template: String,
-}
+/// Numbers in one range where the template does not say.
+const DEFAULT_BATCH_SIZE: u32 = 1_000;
 
 /// Cuts `[0, dataset_size)` into ranges whose sizes differ by at most one.
 struct AnalyzeDataset;
@@ -46,14 +41,17 @@ impl Batchable for AnalyzeDataset {}
 
 impl StepHandler for AnalyzeDataset {
     async fn call(&self, ctx: StepContext) -> Result<StepResult, StepError> {
-        let config: AnalyzerConfig = ctx.config_as()?;
+        let Some(wishes) = ctx.split_wishes() else {
+            return Err(StepError::permanent(code::CONFIG_INVALID, "the step is not batchable"));
+        };
+        let batch_size = wishes.batch_size.unwrap_or(DEFAULT_BATCH_SIZE);
         let size = ctx.input::<Input>()?.dataset_size;
         if size > MAX_DATASET_SIZE {
             let message = format!("dataset_size: {size} is more than {MAX_DATASET_SIZE}");
             return Err(StepError::permanent(code::VALIDATION_ERROR, message));
         }
-        let wanted = size.div_ceil(config.batch_size.max(1).into());
-        let workers = wanted.min(config.max_workers.max(1).into()) as u32;
+        let wanted = size.div_ceil(batch_size.into());
+        let workers = wanted.min(wishes.max_workers.unwrap_or(u32::MAX).into()) as u32;
         let metadata = json!({
             "dataset_size": size, "worker_count": workers, "expected_sum": sum_below(size),
         });
@@ -61,7 +59,7 @@ impl StepHandler for AnalyzeDataset {
             return self.no_batches_outcome("the data set is empty", metadata);
         }
         let ranges = self.create_cursor_configs(size, workers);
-        self.batch_analyzer_success(&config.worker_template, ranges, size, metadata)
+        self.batch_analyzer_success(&wishes.worker_template, ranges, size, metadata)
     }
 }
 

@@ -71,7 +71,9 @@ pub use view::{
     WorkerList, WorkerView,
 };
 pub use why::{Reason, ReasonCode, Why};
-pub use work_item::{BatchSummary, DependencyResult, ProcessBatchableStep, SharedStep, WorkItem};
+pub use work_item::{
+    BatchSummary, DependencyResult, ProcessBatchableStep, SharedStep, SplitWishes, WorkItem,
+};
 
 /// Version of the wire protocol, sent in the header [`PROTOCOL_HEADER`] of every message.
 ///

@@ -74,6 +74,18 @@ pub struct StepFailure {
     pub context: Value,
 }
 
+impl StepFailure {
+    /// The `error_type` by which a worker says that it does not have the handler. No handler can use
+    /// it.
+    pub const UNSERVED: &str = "unserved";
+
+    /// Whether the worker could not run the step, because it does not have its handler. Another worker
+    /// of the queue may, so that this costs nothing of the retry budget.
+    pub fn is_unserved(&self) -> bool {
+        self.error_type == Self::UNSERVED && self.code == crate::code::HANDLER_NOT_FOUND
+    }
+}
+
 /// The answer to an [`OutcomeReport`], one verdict per outcome in the same order.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct OutcomeVerdicts {

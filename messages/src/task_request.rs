@@ -54,6 +54,9 @@ pub struct Accepted {
     pub id: TaskId,
     /// Whether this request made it; `false` if its identity found it.
     pub created: bool,
+    /// What may keep it from going on, for people: steps that no live worker could run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// Read a task, on `tasker.task.get.<namespace>`. Answered with a [`crate::TaskView`].

@@ -83,6 +83,9 @@ pub struct SharedStep {
     /// Results of the step's parents by name, without those of batch members.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub dependencies: BTreeMap<String, DependencyResult>,
+    /// For a batchable step: how the template wishes it to be split.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<SplitWishes>,
     /// For a member: what it has in common with the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<BatchMetadata>,
@@ -92,6 +95,19 @@ pub struct SharedStep {
     /// For a convergence: the batches whose members it aggregates.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub batches: Vec<BatchSummary>,
+}
+
+/// How a template wishes a batchable step to be split, in its `batch_config`. The analyzer decides.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitWishes {
+    /// The step whose instances run the batches.
+    pub worker_template: String,
+    /// Items in one batch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_size: Option<u32>,
+    /// Most batches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_workers: Option<u32>,
 }
 
 /// One parent's outcome as a child sees it.

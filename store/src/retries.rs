@@ -9,6 +9,13 @@ use uuid::Uuid;
 use crate::pool::Tx;
 use crate::{FinishedAttempt, Store, StoreError};
 
+/// When a failed attempt runs again, and whether it costs a try of its budget.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Retry {
+    pub(crate) delay_ms: u64,
+    charged: bool,
+}
+
 /// Locks the steps of a set: all of it, not only those that failed, since two transactions that
 /// share steps must lock them in one order.
 pub(crate) async fn lock_steps(
@@ -30,7 +37,7 @@ pub(crate) async fn plan_retries(
     tx: &mut Tx,
     namespace: &Namespace,
     set: &[FinishedAttempt],
-) -> Result<HashMap<StepId, u64>, StoreError> {
+) -> Result<HashMap<StepId, Retry>, StoreError> {
     let mut retries = HashMap::new();
     if set.iter().all(|a| a.ending.is_ok()) {
         return Ok(retries);
@@ -50,9 +57,9 @@ pub(crate) async fn plan_retries(
         let template = store.template(TemplateId::from_uuid(row.template_id)).await?;
         let Some((_, step)) = template.step(&row.template_step) else { continue };
         let seed = attempt.step_id.as_uuid().as_u64_pair().1 ^ u64::from(attempt.attempt);
-        match next_attempt(&step.retry, failure, row.tries as u32, seed) {
-            NextAttempt::Retry { delay_ms } => {
-                retries.insert(attempt.step_id, delay_ms);
+        match next_attempt(&step.retry, failure, attempt.attempt, row.tries as u32, seed) {
+            NextAttempt::Retry { delay_ms, charged } => {
+                retries.insert(attempt.step_id, Retry { delay_ms, charged });
             }
             NextAttempt::Exhausted => {}
         }
@@ -66,12 +73,12 @@ pub(crate) async fn schedule_retries(
     tx: &mut Tx,
     namespace: &Namespace,
     set: &[FinishedAttempt],
-    retries: &HashMap<StepId, u64>,
+    retries: &HashMap<StepId, Retry>,
 ) -> Result<HashMap<StepId, u64>, StoreError> {
     if retries.is_empty() {
         return Ok(HashMap::new());
     }
-    let again: Vec<(&FinishedAttempt, &StepFailure, u64)> = set
+    let again: Vec<(&FinishedAttempt, &StepFailure, Retry)> = set
         .iter()
         .filter_map(|a| Some((a, a.ending.as_ref().err()?, *retries.get(&a.step_id)?)))
         .collect();
@@ -84,16 +91,17 @@ pub(crate) async fn schedule_retries(
         namespace.as_str(),
         &again.iter().map(|(a, ..)| a.step_id.as_uuid()).collect::<Vec<_>>(),
         &again.iter().map(|(a, ..)| a.attempt as i32).collect::<Vec<_>>(),
-        &again.iter().map(|(.., delay)| *delay as f64 / 1000.0).collect::<Vec<f64>>(),
+        &again.iter().map(|(.., retry)| retry.delay_ms as f64 / 1000.0).collect::<Vec<f64>>(),
         &errors,
         &again.iter().map(|(a, ..)| a.worker.as_uuid()).collect::<Vec<_>>(),
         &again.iter().map(|(a, ..)| a.execution_ms as i32).collect::<Vec<_>>(),
+        &again.iter().map(|(.., retry)| i32::from(retry.charged)).collect::<Vec<_>>(),
     )
     .fetch_all(&mut **tx)
     .await?;
     let delay = |id: Uuid| {
         let id = StepId::from_uuid(id);
-        retries.get(&id).map(|&delay| (id, delay))
+        retries.get(&id).map(|retry| (id, retry.delay_ms))
     };
     Ok(moved.into_iter().filter_map(delay).collect())
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::Value;
 use tasker_messages::{
     BatchId, BatchMetadata, BatchSummary, DependencyResult, GetResult, Namespace, SharedStep,
-    StepKind, StoredResult, TaskId, TaskRequest, TemplateId,
+    SplitWishes, StepKind, StoredResult, TaskId, TaskRequest, TemplateId,
 };
 use tasker_workflow::{StepTemplate, Template};
 use uuid::Uuid;
@@ -293,6 +293,11 @@ fn assemble(
         timeout_ms: step.timeout_ms,
         max_attempts: step.retry.max_attempts,
         dependencies,
+        split: row.template.worker_of(step.name.as_str()).map(|worker| SplitWishes {
+            worker_template: worker.name.to_string(),
+            batch_size: step.batch.as_ref().and_then(|batch| batch.batch_size),
+            max_workers: step.batch.as_ref().and_then(|batch| batch.max_workers),
+        }),
         batch: batchable.map(|_| batch_metadata(&row.template, step.name.as_str())),
         is_no_op: batches.iter().any(|b| b.worker_template == step.name.as_str() && b.is_no_op),
         batches: batches

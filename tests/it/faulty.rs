@@ -67,7 +67,6 @@ fn cases() -> Vec<Case> {
         case("late", "faulty.sleep", timeout, "HANDLER_TIMEOUT", true, "1s", 1),
         case("late_twice", "faulty.sleep", timeout_twice, "HANDLER_TIMEOUT", true, "200ms", 2),
         case("always", "faulty.always_fail", THRICE, purpose, true, "failure 3 on purpose", 3),
-        case("nobody", "faulty.none", THRICE, "HANDLER_NOT_FOUND", true, "`faulty.none`", 3),
         case("never_again", "faulty.fail_permanently", THRICE, purpose, false, "permanent", 1),
     ]
 }

@@ -11,6 +11,7 @@ mod decisions;
 mod failures;
 mod fan_out;
 mod faulty;
+mod fleet;
 mod idempotency;
 mod outcomes;
 mod parallelism;

@@ -107,6 +107,8 @@ pub enum NextAttempt {
     Retry {
         /// Not before so many milliseconds from now.
         delay_ms: u64,
+        /// Whether it costs a try of the budget.
+        charged: bool,
     },
     /// The step has failed.
     Exhausted,
@@ -116,16 +118,28 @@ pub enum NextAttempt {
 /// is a mistake, and one farther does not fit a timestamp.
 const MAX_DELAY_MS: u64 = 365 * 24 * 3600 * 1000;
 
-/// Decides what follows a failed attempt.
+/// The shortest and the longest pause of a step that met a worker without its handler.
+const UNSERVED_MS: (u64, u64) = (500, 30_000);
+
+/// Decides what follows a failed attempt, by its number.
 ///
-/// `tries_used` is the budget used up before this failure. `seed` decides the jitter; the same seed
+/// `tries_used` is the budget used up before this failure. A worker that does not have the handler
+/// charges nothing: the next one may have it, and pauses grow until one does. `seed` decides the jitter; the same seed
 /// gives the same pause. `retry_after_ms` of the failure is a lower bound, also above `max_ms`.
 pub fn next_attempt(
     policy: &RetryPolicy,
     failure: &StepFailure,
+    attempt: u32,
     tries_used: u32,
     seed: u64,
 ) -> NextAttempt {
+    if failure.is_unserved() {
+        // Attempts that cost nothing are those that met no handler, but for a few that were given
+        // back.
+        let in_vain = attempt.saturating_sub(tries_used.saturating_add(1)).min(16);
+        let full = (UNSERVED_MS.0 << in_vain).min(UNSERVED_MS.1);
+        return NextAttempt::Retry { delay_ms: full - below(full / 2, seed), charged: false };
+    }
     let spent = tries_used.saturating_add(1) >= policy.max_attempts;
     if spent || !policy.retryable || !failure.retryable {
         return NextAttempt::Exhausted;
@@ -133,7 +147,7 @@ pub fn next_attempt(
     let full = policy.base_ms.saturating_mul(policy.backoff.factor(tries_used)).min(policy.max_ms);
     let pause = if policy.jitter { full - below(full / 2, seed) } else { full };
     let delay_ms = pause.max(failure.retry_after_ms.unwrap_or(0)).min(MAX_DELAY_MS);
-    NextAttempt::Retry { delay_ms }
+    NextAttempt::Retry { delay_ms, charged: true }
 }
 
 /// A number from 0 to `most`, spread by the finalizer of SplitMix64 (Steele et al., 2014) because
@@ -175,9 +189,9 @@ mod tests {
     }
 
     fn delay(policy: &RetryPolicy, retry_after_ms: Option<u64>, tries_used: u32, seed: u64) -> u64 {
-        match next_attempt(policy, &failure(true, retry_after_ms), tries_used, seed) {
-            NextAttempt::Retry { delay_ms } => delay_ms,
-            NextAttempt::Exhausted => panic!("exhausted after {tries_used}"),
+        match next_attempt(policy, &failure(true, retry_after_ms), 1, tries_used, seed) {
+            NextAttempt::Retry { delay_ms, charged: true } => delay_ms,
+            _ => panic!("exhausted after {tries_used}"),
         }
     }
 
@@ -205,7 +219,7 @@ mod tests {
             for tries in [0, 1, 63, 64, 93, 94, 1000, u32::MAX - 2] {
                 assert!(delay(&policy, Some(u64::MAX), tries, u64::MAX) <= MAX_DELAY_MS);
             }
-            let spent = next_attempt(&policy, &failure(true, None), u32::MAX, 0);
+            let spent = next_attempt(&policy, &failure(true, None), 1, u32::MAX, 0);
             assert_eq!(spent, NextAttempt::Exhausted);
         }
     }
@@ -222,9 +236,40 @@ mod tests {
             (&RetryPolicy { retryable: false, ..policy.clone() }, true, 0, false),
             (&RetryPolicy { max_attempts: 1, ..policy.clone() }, true, 0, false),
         ] {
-            let next = next_attempt(policy, &failure(retryable, None), tries_used, 0);
+            let next = next_attempt(policy, &failure(retryable, None), 1, tries_used, 0);
             assert_eq!(next != NextAttempt::Exhausted, retries, "{policy:?} {tries_used}");
         }
+    }
+
+    #[test]
+    fn a_worker_without_the_handler_costs_time_and_nothing_else() {
+        let unserved = StepFailure {
+            code: tasker_messages::code::HANDLER_NOT_FOUND.to_owned(),
+            error_type: StepFailure::UNSERVED.to_owned(),
+            ..failure(true, None)
+        };
+        // The budget is of no interest, whatever the policy says.
+        let policy = RetryPolicy { max_attempts: 1, retryable: false, ..RetryPolicy::default() };
+        for (attempt, tries_used, most) in [
+            (1, 0, 500),
+            (2, 0, 1_000),
+            (2, 1, 500),
+            (5, 1, 4_000),
+            (9, 0, 30_000),
+            (u32::MAX, 0, 30_000),
+            (1, u32::MAX, 500),
+        ] {
+            for seed in 0..100 {
+                let next = next_attempt(&policy, &unserved, attempt, tries_used, seed);
+                let NextAttempt::Retry { delay_ms, charged: false } = next else {
+                    panic!("{attempt} {tries_used}: {next:?}");
+                };
+                assert!((most / 2..=most).contains(&delay_ms), "{attempt} {tries_used} {delay_ms}");
+            }
+        }
+        // The same code from a handler is its own error.
+        let own = StepFailure { error_type: String::new(), ..unserved };
+        assert_eq!(next_attempt(&policy, &own, 1, 0, 0), NextAttempt::Exhausted);
     }
 
     #[test]

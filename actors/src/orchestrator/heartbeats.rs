@@ -1,7 +1,7 @@
 //! Listens to workers: leases of what they run, slots that are alive. Sent by the bus; emits slots to
 //! dispatch. What is lost when it dies: at most one beat; the next one says the same.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -39,6 +39,7 @@ struct Alive {
     recorded: Option<Instant>,
     draining: bool,
     slots: Vec<(Queue, u32)>,
+    callables: Vec<String>,
 }
 
 /// A worker that has been silent for so many beats has no slots.
@@ -96,7 +97,11 @@ impl Actor for HeartbeatsActor {
             HeartbeatsMessage::Beat(namespace, beat) => state.beat(namespace, *beat),
             HeartbeatsMessage::Sweep => {
                 let silent = state.node.settings.worker.heartbeat() * MISSED_BEATS;
+                let before = state.workers.len();
                 state.workers.retain(|_, alive| alive.seen.elapsed() <= silent);
+                if state.workers.len() < before {
+                    state.tell_offers();
+                }
                 state.tell_slots();
             }
         }
@@ -116,6 +121,7 @@ impl HeartbeatsState {
             recorded: None,
             draining: false,
             slots: Vec::new(),
+            callables: Vec::new(),
         });
         alive.seen = now;
         let slots = |q: &tasker_messages::QueueLoad| {
@@ -125,15 +131,34 @@ impl HeartbeatsState {
         // What a worker can do is told at once, how busy it is now and then.
         let record = alive.recorded.is_none_or(|at| now - at >= RECORD_EVERY)
             || alive.draining != beat.draining
-            || alive.slots != slots;
+            || alive.slots != slots
+            || alive.callables != beat.callables;
+        let offers_more = alive.slots != slots || alive.callables != beat.callables;
         (alive.slots, alive.draining) = (slots, beat.draining);
+        if offers_more {
+            alive.callables.clone_from(&beat.callables);
+        }
         if record {
             alive.recorded = Some(now);
+        }
+        if offers_more {
+            self.tell_offers();
         }
         self.tell_slots();
         if record || !beat.running.is_empty() {
             store_beat(&self.node, namespace, beat, record);
         }
+    }
+
+    /// Tells everybody what can be run.
+    fn tell_offers(&self) {
+        let mut offers: HashMap<Queue, HashSet<String>> = HashMap::new();
+        for alive in self.workers.values().filter(|alive| !alive.draining) {
+            for (queue, _) in &alive.slots {
+                offers.entry(queue.clone()).or_default().extend(alive.callables.iter().cloned());
+            }
+        }
+        self.node.offers.replace(offers);
     }
 
     /// Tells dispatch how many slots each queue has, where that has changed.

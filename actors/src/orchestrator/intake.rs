@@ -252,9 +252,12 @@ async fn conclude(
             SubmitVerdict::Created => {
                 ready.extend(task.ready_steps());
                 metrics::counter!("tasker_submit_tasks_total", "outcome" => "created").increment(1);
-                Ok(Accepted { id: task.id, created: true })
+                let warnings = node.offers.warnings(&task.template);
+                Ok(Accepted { id: task.id, created: true, warnings })
             }
-            SubmitVerdict::Existing(id) => Ok(Accepted { id, created: false }),
+            SubmitVerdict::Existing(id) => {
+                Ok(Accepted { id, created: false, warnings: Vec::new() })
+            }
             SubmitVerdict::Conflict(id) => Err(Refusal::new(
                 code::IDEMPOTENCY_CONFLICT,
                 format!(

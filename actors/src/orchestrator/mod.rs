@@ -18,6 +18,7 @@ mod judge;
 mod lifecycle;
 mod links;
 mod node;
+mod offers;
 mod outcomes;
 mod reads;
 mod reconciler;
@@ -26,5 +27,6 @@ mod timers;
 
 pub use links::Links;
 pub use node::Node;
+pub use offers::Offers;
 pub use reads::ReadError;
 pub use system::{Orchestrator, StartError};

@@ -11,6 +11,7 @@ use tasker_messages::NodeId;
 use tasker_store::Store;
 
 use super::heartbeats::live_within;
+use super::offers::Offers;
 
 /// What every actor of an orchestrator works with.
 #[derive(Clone)]
@@ -23,6 +24,8 @@ pub struct Node {
     pub bus: Bus,
     /// The settings.
     pub settings: Arc<Settings>,
+    /// What live workers can run.
+    pub offers: Arc<Offers>,
 }
 
 impl Node {

@@ -55,7 +55,7 @@ impl Orchestrator {
         let bus =
             Bus::connect(&settings.nats, &format!("tasker-orchestrator-{}", id.token())).await?;
         bus.ensure_streams(&settings.streams).await?;
-        let node = Node { id, store, bus, settings };
+        let node = Node { id, store, bus, settings, offers: Arc::default() };
         let links = Links::default();
         let settings = node.settings.supervision.clone();
         let supervisor = Supervisor::start(children(&node, &links), settings).await?;

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use tasker_messages::{
-    AttemptFinished, AttemptOutcome, ReleasedStep, SharedStep, StepKind, WorkItem, code,
+    AttemptFinished, AttemptOutcome, ReleasedStep, SharedStep, StepFailure, StepKind, WorkItem,
+    code,
 };
 use tasker_sdk::{
     ContextParts, RegisteredHandler, StepContext, StepError, StepResult, code as sdk_code,
@@ -109,8 +110,9 @@ async fn execute(step: &Step, shared: Arc<SharedStep>) -> Ended {
     let Some(handler) = core.registry.get(&shared.callable) else {
         metrics::counter!("tasker_worker_missing_handlers_total").increment(1);
         tracing::warn!(callable = shared.callable, step.id = %step.item.step_id, "no such handler");
-        let message = format!("this worker has no handler `{}`", shared.callable);
-        return failed(StepError::retryable(code::HANDLER_NOT_FOUND, message));
+        let message = format!("worker {} has no handler `{}`", core.name, shared.callable);
+        let error = StepError::retryable(code::HANDLER_NOT_FOUND, message);
+        return failed(error.with_type(StepFailure::UNSERVED));
     };
     let cursor = match step.item.cursor_config() {
         Ok(cursor) => cursor,

@@ -31,7 +31,14 @@ pub(crate) enum Ending {
 pub(crate) fn judge(ending: Ending, max_result_bytes: usize) -> AttemptOutcome {
     match ending {
         Ending::Returned(Ok(result)) => judge_result(&result.into_value(), max_result_bytes),
-        Ending::Returned(Err(error)) => AttemptOutcome::Failed(fit(error.into_failure())),
+        Ending::Returned(Err(error)) => {
+            let mut failure = fit(error.into_failure());
+            if failure.error_type == StepFailure::UNSERVED {
+                // It was served: the error is the handler's own.
+                failure.error_type.clear();
+            }
+            AttemptOutcome::Failed(failure)
+        }
         Ending::Panicked(payload) => failed(panicked(payload.as_ref())),
         Ending::TimedOut(limit) => failed(timed_out(limit)),
     }

@@ -9,6 +9,7 @@ mod link;
 mod many_small;
 mod report;
 mod resident;
+mod skew;
 
 use std::path::Path;
 use std::time::Duration;
@@ -30,6 +31,8 @@ pub(crate) enum BenchCommand {
     W2(W2Args),
     /// Latency: tasks of three steps, one after the other
     W3(W3Args),
+    /// Skew: a batch of 2,000 alone, and beside a large one in the same namespace
+    W4(W4Args),
     /// The bare pipeline: same servers, same row widths, no engine
     Floor(FloorArgs),
 }
@@ -74,6 +77,15 @@ pub(crate) struct W3Args {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct W4Args {
+    /// Workers of the large batch
+    #[arg(long, short = 'n', default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(10_000..=10_000_000))]
+    batches: u32,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct FloorArgs {
     /// Steps
     #[arg(long, short = 'n', default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
@@ -105,6 +117,10 @@ pub(crate) async fn run(command: BenchCommand, data_dir: &Path) -> anyhow::Resul
         BenchCommand::W3(args) => {
             let times = latency::measure(&link, args.tasks, args.common.runs).await?;
             (Report::of_latencies("w3", args.tasks, times), &args.common, 0)
+        }
+        BenchCommand::W4(args) => {
+            let times = skew::measure(&link, args.batches, args.common.runs).await?;
+            (Report::of_skew("w4", skew::SMALL, times), &args.common, 0)
         }
         BenchCommand::Floor(args) => {
             let runs = floor::measure(&link, args.batches, args.common.runs).await?;

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::median;
 use super::resident::Peaks;
+use super::skew::Times;
 
 /// What a benchmark has to say. Parts that do not apply are left out.
 #[derive(Debug, Serialize)]
@@ -20,6 +21,11 @@ pub(super) struct Report {
     p50_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     p99_ms: Option<f64>,
+    /// The same without the other task.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alone_s: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    times_alone: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     floor_per_s: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -39,10 +45,21 @@ impl Report {
             per_s: Some((steps as f64 / median_s.max(1e-9)).round()),
             p50_ms: None,
             p99_ms: None,
+            alone_s: None,
+            times_alone: None,
             floor_per_s: None,
             ratio_to_floor: None,
             peak_rss_mib: Peaks::default(),
         }
+    }
+
+    /// One task alone, and beside another one.
+    pub(super) fn of_skew(workload: &'static str, n: u32, times: Times) -> Self {
+        let alone = median(&times.alone).as_secs_f64();
+        let mut report = Self::of_runs(workload, n, u64::from(n), times.beside);
+        report.alone_s = Some(alone);
+        report.times_alone = report.median_s.map(|beside| beside / alone.max(1e-9));
+        report
     }
 
     /// Latencies, run by run.
@@ -61,6 +78,8 @@ impl Report {
             per_s: None,
             p50_ms: rank(50).map(ms),
             p99_ms: rank(99).map(ms),
+            alone_s: None,
+            times_alone: None,
             floor_per_s: None,
             ratio_to_floor: None,
             peak_rss_mib: Peaks::default(),
@@ -90,6 +109,8 @@ impl Report {
         say("rate", self.per_s, "steps/s", 0);
         say("p50", self.p50_ms, "ms", 2);
         say("p99", self.p99_ms, "ms", 2);
+        say("alone", self.alone_s, "s", 3);
+        say("times alone", self.times_alone, "", 2);
         say("bare pipeline", self.floor_per_s, "steps/s", 0);
         say("of the bare one", self.ratio_to_floor, "", 2);
         let peaks = &self.peak_rss_mib;

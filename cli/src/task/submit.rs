@@ -70,6 +70,9 @@ pub(super) async fn run(args: SubmitArgs, client: &Client) -> anyhow::Result<()>
     };
     let accepted = client.submit(body, key.as_deref()).await?;
     let id: TaskId = accepted.value.id;
+    for warning in &accepted.value.warnings {
+        output::note(warning);
+    }
     let format = args.output.format;
     if args.wait {
         wait::conclude(wait::until_ended(client, id, deadline).await?, format)
@@ -81,7 +84,7 @@ pub(super) async fn run(args: SubmitArgs, client: &Client) -> anyhow::Result<()>
 }
 
 fn render(accepted: Document<Accepted>, format: Format) -> String {
-    let Accepted { id, created } = accepted.value;
+    let Accepted { id, created, .. } = accepted.value;
     match format {
         Format::Table if created => format!("submitted {id}"),
         Format::Table => format!("already submitted as {id}"),

@@ -10,7 +10,7 @@ fn synthetic(context: Value) -> BatchFlow {
         ("aggregate_results", "synthetic.aggregate_results"),
     ])
     .context(context)
-    .config(json!({"batch_size": 1000, "max_workers": 10, "worker_template": "process_batch"}))
+    .split_wishes(1000, 10)
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tasker_messages::{
     AppendCursors, BatchSummary, BatchWorkerInputs, Checkpoint, CursorConfig, Namespace,
-    SharedStep, StepId, StepKind, TaskId, code as wire_code,
+    SharedStep, SplitWishes, StepId, StepKind, TaskId, code as wire_code,
 };
 use tokio::sync::{Mutex, watch};
 
@@ -168,6 +168,12 @@ impl StepContext {
     /// `handler.initialization` of the template; null if there is none.
     pub fn config(&self) -> &Value {
         &self.parts().shared.config
+    }
+
+    /// How the template wishes this batchable step to be split: `batch_size` and `max_workers` of its
+    /// `batch_config`, and the step whose instances run the batches. `None` for a step of another type.
+    pub fn split_wishes(&self) -> Option<&SplitWishes> {
+        self.parts().shared.split.as_ref()
     }
 
     /// `handler.initialization` of the template as a type; none counts as `{}`.

@@ -67,5 +67,5 @@ pub use result::StepResult;
 pub use streaming::{FanIn, StreamingAggregator, run_streaming};
 pub use tasker_messages::{
     BatchMetadata, BatchSummary, BatchWorkerInputs, CursorConfig, CursorRange, DependencyResult,
-    FailureStrategy, MemberResult, StepFailure, StepState,
+    FailureStrategy, MemberResult, SplitWishes, StepFailure, StepState,
 };

@@ -1,12 +1,13 @@
 with input as (
-    select * from unnest($2::uuid[], $3::int[], $4::float8[], $5::text[], $6::uuid[], $7::int[])
-        as i(step_id, attempt, delay_s, error, worker, execution_ms)
+    select * from unnest($2::uuid[], $3::int[], $4::float8[], $5::text[], $6::uuid[], $7::int[],
+                         $8::int[])
+        as i(step_id, attempt, delay_s, error, worker, execution_ms, charge)
 ), moved as (
     update tasker.steps s
     set state = 'waiting_for_retry',
         attempt = s.attempt + 1,
         dispatch_seq = s.dispatch_seq + 1,
-        tries = s.tries + 1,
+        tries = s.tries + i.charge,
         claim_required = false,
         run_after = now() + make_interval(secs => i.delay_s),
         lease_worker = null,

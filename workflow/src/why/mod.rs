@@ -230,12 +230,19 @@ impl Known<'_> {
             StepState::InProgress => running(row),
             StepState::WaitingForRetry => {
                 let at = row.run_after.as_deref().unwrap_or("soon");
-                let message = format!(
+                let what = format!(
                     "attempt {} follows at {at}; the last one failed: {}",
                     row.attempt,
                     error(row)
                 );
-                (ReasonCode::WaitsForRetry, message, nobody)
+                // Whoever has nobody to run it waits for that, whatever the time.
+                let step = &self.template.steps[position];
+                match queued::why(step, &self.detail.offers, &what) {
+                    (code @ (ReasonCode::NoWorker | ReasonCode::NoHandler), message) => {
+                        (code, message, nobody)
+                    }
+                    _ => (ReasonCode::WaitsForRetry, what, nobody),
+                }
             }
             StepState::Expanding => (ReasonCode::Expanding, self.expanding(position), nobody),
             // An end that the next transaction takes note of.

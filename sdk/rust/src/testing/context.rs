@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::{Value, json};
 use tasker_messages::{
     BatchId, BatchMetadata, Checkpoint, CursorConfig, DependencyResult, Namespace, Queue,
-    SharedStep, StepId, StepKind, TaskId, cursor,
+    SharedStep, SplitWishes, StepId, StepKind, TaskId, cursor,
 };
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -87,6 +87,7 @@ impl Default for TestContextBuilder {
             timeout_ms: None,
             max_attempts: 3,
             dependencies: BTreeMap::new(),
+            split: None,
             batch: None,
             is_no_op: false,
             batches: Vec::new(),
@@ -147,6 +148,14 @@ impl TestContextBuilder {
     #[must_use]
     pub fn config(mut self, config: Value) -> Self {
         self.shared.config = config;
+        self
+    }
+
+    /// Makes the step a batchable one whose template wishes it to be split so.
+    #[must_use]
+    pub fn split_wishes(mut self, wishes: SplitWishes) -> Self {
+        self.shared.split = Some(wishes);
+        self.shared.kind = StepKind::Batchable;
         self
     }
 

@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use serde_json::Value;
-use tasker_messages::{CursorConfig, CursorRange, code as wire_code, cursor};
+use tasker_messages::{CursorConfig, CursorRange, SplitWishes, code as wire_code, cursor};
 
 use super::{TestBatch, TestContext, TestContextBuilder};
 use crate::{RegisteredHandler, StepError, StepHandler};
@@ -14,6 +14,8 @@ pub struct BatchFlow {
     aggregator: Step,
     context: Value,
     config: Value,
+    batch_size: Option<u32>,
+    max_workers: Option<u32>,
     data_root: PathBuf,
     page_limit: u32,
 }
@@ -49,6 +51,8 @@ impl BatchFlow {
             aggregator: Step::new(aggregator, aggregate),
             context: Value::Null,
             config: Value::Null,
+            batch_size: None,
+            max_workers: None,
             data_root: PathBuf::from("."),
             page_limit: 1_000,
         }
@@ -65,6 +69,13 @@ impl BatchFlow {
     #[must_use]
     pub fn config(mut self, config: Value) -> Self {
         self.config = config;
+        self
+    }
+
+    /// `batch_size` and `max_workers` of the template's `batch_config`.
+    #[must_use]
+    pub fn split_wishes(mut self, batch_size: u32, max_workers: u32) -> Self {
+        (self.batch_size, self.max_workers) = (Some(batch_size), Some(max_workers));
         self
     }
 
@@ -87,7 +98,12 @@ impl BatchFlow {
     /// # Errors
     /// That of the analyzer, or one that says what is wrong with its outcome.
     pub async fn run(&self) -> Result<FlowResult, StepError> {
-        let observed = self.context_of(&self.analyzer.name).build_observed();
+        let wishes = SplitWishes {
+            worker_template: self.worker.name.clone(),
+            batch_size: self.batch_size,
+            max_workers: self.max_workers,
+        };
+        let observed = self.context_of(&self.analyzer.name).split_wishes(wishes).build_observed();
         let analyzer = self.analyzer.handler.call(observed.ctx()).await?.into_value();
         let outcome = &analyzer["batch_processing_outcome"];
         let mut batch = TestBatch::new(&self.analyzer.name, &self.worker.name);
