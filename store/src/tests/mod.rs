@@ -6,6 +6,7 @@ mod failures;
 mod flow;
 mod guards;
 mod handover;
+mod interleavings;
 mod lifecycle;
 mod races;
 mod random;
@@ -184,7 +185,7 @@ impl World {
             .count(
                 "select count(*) from tasker.batches b
                  cross join lateral (
-                     select count(*) filter (where o.state = 'complete') as ok,
+                     select count(*) filter (where o.state in ('complete', 'resolved_manually')) as ok,
                             count(*) filter (where o.state = 'error') as failed,
                             count(*) filter (where o.state is null) as open
                      from tasker.steps s left join tasker.outcomes o on o.step_id = s.id
