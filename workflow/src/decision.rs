@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use tasker_messages::json::{self, Limits};
 use tasker_messages::{Problem, StepFailure, StepKind, StepName, code, nearest};
 
+use crate::stray::stray_key;
 use crate::template::{StepTemplate, Template};
 
 const KEY: &str = "decision_point_outcome";
@@ -59,25 +60,29 @@ fn read(result: &str) -> Result<Option<Vec<String>>, Problem> {
     if keys.contains_key("outcome_type") || keys.keys().any(|key| is_old_variant(key)) {
         return Err(old_shape());
     }
-    let names = match keys.remove("type") {
+    let kind = match keys.remove("type") {
         Some(Value::String(kind)) if is_old_variant(&kind) => return Err(old_shape()),
-        Some(Value::String(kind)) if kind == "no_branches" => {
-            if !matches!(keys.remove("reason"), None | Some(Value::Null | Value::String(_))) {
-                return Err(invalid("reason", "must be a text"));
-            }
-            None
-        }
-        Some(Value::String(kind)) if kind == "create_steps" => Some(step_names(&mut keys)?),
+        Some(Value::String(kind)) if matches!(&*kind, "no_branches" | "create_steps") => kind,
         Some(other) => {
             let message = format!("{} is no outcome; {SHAPE}", short(&other.to_string()));
             return Err(invalid("type", &message));
         }
         None => return Err(invalid("type", &format!("is missing; {SHAPE}"))),
     };
-    let Some(key) = keys.keys().next() else { return Ok(names) };
-    let near = nearest(key, ["type", "step_names", "reason"])
-        .map_or(String::new(), |known| format!("; did you mean `{known}`?"));
-    Err(invalid("", &format!("unknown key {:?}{near}", short(key))))
+    let (own, other) = match &*kind {
+        "no_branches" => ("reason", "step_names"),
+        _ => ("step_names", "reason"),
+    };
+    if let Some(message) = stray_key(&keys, &kind, &["type", own], &[other]) {
+        return Err(invalid("", &message));
+    }
+    if kind == "create_steps" {
+        return step_names(&mut keys).map(Some);
+    }
+    match keys.remove("reason") {
+        None | Some(Value::Null | Value::String(_)) => Ok(None),
+        Some(_) => Err(invalid("reason", "must be a text")),
+    }
 }
 
 fn outcome_keys(result: &str) -> Result<Map<String, Value>, Problem> {
@@ -98,8 +103,10 @@ fn outcome_keys(result: &str) -> Result<Map<String, Value>, Problem> {
 }
 
 fn step_names(keys: &mut Map<String, Value>) -> Result<Vec<String>, Problem> {
-    let Some(Value::Array(items)) = keys.remove("step_names") else {
-        return Err(invalid("step_names", "must be a list of steps"));
+    let items = match keys.remove("step_names") {
+        Some(Value::Array(items)) => items,
+        Some(_) => return Err(invalid("step_names", "must be a list of steps")),
+        None => return Err(invalid("step_names", "is missing")),
     };
     if items.is_empty() {
         return Err(invalid("step_names", "names no step; return {\"type\":\"no_branches\"}"));

@@ -13,6 +13,7 @@ mod lifecycle;
 pub mod model;
 mod repair;
 mod retry;
+mod stray;
 mod template;
 #[cfg(test)]
 mod testing;

@@ -5,13 +5,25 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use tasker_messages::cursor::Pieces;
 use tasker_messages::json::{self, Limits};
-use tasker_messages::{Problem, StepKind, code, nearest};
+use tasker_messages::{Problem, StepKind, code};
 
 use super::{BatchPlan, list};
+use crate::stray::stray_key;
 use crate::template::{StepTemplate, Template};
 
 const KEY: &str = "batch_processing_outcome";
 const FORMS: [&str; 3] = ["cursor_configs", "cursor_range", "cursors_appended"];
+const NONE_KEYS: [&str; 2] = ["type", "reason"];
+const CREATE_KEYS: [&str; 7] = [
+    "type",
+    "worker_template_name",
+    "worker_count",
+    "total_items",
+    "cursor_configs",
+    "cursor_range",
+    "cursors_appended",
+];
+const RANGE_KEYS: [&str; 3] = ["start", "end", "batch_size"];
 
 /// What an outcome must look like, for those who write one.
 const SHAPE: &str = "write {\"type\":\"no_batches\"} or {\"type\":\"create_batches\",\
@@ -49,13 +61,16 @@ impl Judge<'_> {
     pub(super) fn plan(&self, result: &str) -> Result<BatchPlan, Problem> {
         let mut outcome = Outcome::read(result)?;
         let plan = match outcome.kind()?.as_str() {
-            "no_batches" => {
+            kind @ "no_batches" => {
+                outcome.check_keys(kind, &NONE_KEYS, &CREATE_KEYS)?;
                 outcome.optional_text("reason")?;
                 BatchPlan::NoBatches
             }
-            _ => self.create_batches(&mut outcome)?,
+            kind => {
+                outcome.check_keys(kind, &CREATE_KEYS, &NONE_KEYS)?;
+                self.create_batches(&mut outcome)?
+            }
         };
-        outcome.finish()?;
         match (self.appended.unwrap_or(0), &plan) {
             (0, _) | (_, BatchPlan::Appended(_)) => Ok(plan),
             (appended, _) => {
@@ -154,10 +169,10 @@ impl Judge<'_> {
         };
         let mut range = Outcome { text: "", keys };
         let at = |problem| inside("cursor_range.", problem);
+        range.check_keys("cursor_range", &RANGE_KEYS, &[]).map_err(at)?;
         let start = range.number("start", u64::MAX).map_err(at)?;
         let end = range.number("end", u64::MAX).map_err(at)?;
         let batch_size = range.number("batch_size", u64::MAX).map_err(at)?;
-        range.finish().map_err(at)?;
         let wrong =
             |message: String| Err(problem(code::BATCH_RANGE_INVALID, "cursor_range", message));
         if start > end {
@@ -203,10 +218,13 @@ impl Judge<'_> {
 impl<'a> Outcome<'a> {
     fn read(result: &'a str) -> Result<Self, Problem> {
         let bare = |message: String| Problem::new(code::BATCH_OUTCOME_INVALID, message);
-        let not_object = |error: serde_json::Error| {
-            bare(format!("the result of a batchable step must be an object with `{KEY}`: {error}"))
-        };
-        let result: HandlerResult<'a> = serde_json::from_str(result).map_err(not_object)?;
+        let an_object = format!("the result of a batchable step must be an object with `{KEY}`");
+        // Read as a struct, a list of values would pass for an object.
+        if !result.trim_start().starts_with('{') {
+            return Err(bare(an_object));
+        }
+        let result: HandlerResult<'a> =
+            serde_json::from_str(result).map_err(|error| bare(format!("{an_object}: {error}")))?;
         let Some(outcome) = result.batch_processing_outcome else {
             return Err(bare(format!("`{KEY}` is missing from the result; {SHAPE}")));
         };
@@ -267,13 +285,11 @@ impl<'a> Outcome<'a> {
         number.ok_or_else(|| invalid(key, &format!("must be an integer from 0 to {most}")))
     }
 
-    fn finish(&self) -> Result<(), Problem> {
-        let Some(key) = self.keys.keys().next() else { return Ok(()) };
-        let known = ["type", "reason", "worker_template_name", "worker_count", "total_items"];
-        let near = nearest(key, known.into_iter().chain(FORMS))
-            .map_or(String::new(), |known| format!("; did you mean `{known}`?"));
-        let key: String = key.chars().take(60).collect();
-        Err(invalid("", &format!("unknown key {key:?}{near}")))
+    /// Told before the values are read: a misspelt key explains itself better than what is missing
+    /// because of it.
+    fn check_keys(&self, kind: &str, own: &[&str], others: &[&str]) -> Result<(), Problem> {
+        stray_key(&self.keys, kind, own, others)
+            .map_or(Ok(()), |message| Err(invalid("", &message)))
     }
 }
 
