@@ -8,7 +8,7 @@ use tasker_messages::{
     BatchId, Namespace, Refusal, Repaired, RepairedBatch, StepId, StepKind, StepState, TaskId,
     TaskState, TemplateId, code,
 };
-use tasker_workflow::{RepairAction, RepairFacts, Template, check_repair};
+use tasker_workflow::{RepairAction, RepairFacts, Template, check_repair, check_repaired_task};
 use uuid::Uuid;
 
 use crate::dead_letters::close_letters;
@@ -272,6 +272,8 @@ fn judge(
         let message = format!("there is no such step in task {}", request.task);
         return Err(Stop::Refused(Refusal::new(code::STEP_NOT_FOUND, message)));
     }
+    // Before anything that could be waited for, or that says there is nothing to do.
+    check_repaired_task(task.state).map_err(Stop::Refused)?;
     if targets.iter().filter_map(|t| t.batch.as_ref()).any(|b| b.stopped && !b.settled) {
         let message = "a batch of it is still being stopped; try again in a moment";
         return Err(Stop::Refused(Refusal::retry(code::UNAVAILABLE, message)));

@@ -28,7 +28,7 @@ pub use graph::{PlannedStep, SubmissionPlan};
 pub use lifecycle::{
     Lifecycle, Review, StalenessAction, StepPhase, StepTiming, TaskTiming, overdue,
 };
-pub use repair::{RepairAction, RepairFacts, check_repair};
+pub use repair::{RepairAction, RepairFacts, check_repair, check_repaired_task};
 pub use retry::{Backoff, NextAttempt, RetryPolicy, UnknownBackoff, next_attempt};
 pub use template::{BatchConfig, Handler, StepTemplate, Template, compare_versions};
 pub use transition::{Refused, StepEvent, TaskEvent, step_transition, task_end, task_transition};

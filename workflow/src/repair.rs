@@ -46,16 +46,25 @@ pub struct RepairFacts<'a> {
     pub joined_by: Option<&'a str>,
 }
 
+/// Decides whether anything of a task may be repaired.
+///
+/// # Errors
+/// It was ended by hand.
+pub fn check_repaired_task(task: TaskState) -> Result<(), Refusal> {
+    if matches!(task, TaskState::Cancelled | TaskState::ResolvedManually) {
+        let message = format!("the task is {task}; nothing of it can be repaired");
+        return Err(Refusal::new(code::TASK_ENDED, message));
+    }
+    Ok(())
+}
+
 /// Decides whether a step may be repaired.
 ///
 /// # Errors
 /// Why it may not, with what can be done instead.
 pub fn check_repair(action: RepairAction, facts: &RepairFacts<'_>) -> Result<(), Refusal> {
     let name = facts.name;
-    if matches!(facts.task, TaskState::Cancelled | TaskState::ResolvedManually) {
-        let message = format!("the task is {}; nothing of it can be repaired", facts.task);
-        return Err(Refusal::new(code::TASK_ENDED, message));
-    }
+    check_repaired_task(facts.task)?;
     if facts.state != StepState::Error {
         let message = format!(
             "step `{name}` is {}; only a step in the state error can be {}",
