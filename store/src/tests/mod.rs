@@ -11,6 +11,7 @@ mod lifecycle;
 mod outcome_corpus;
 mod races;
 mod random;
+mod states;
 mod views;
 
 use std::sync::Arc;
