@@ -1,9 +1,10 @@
 //! Decisions against whatever ends at the same time: undecided, created, never.
 
-use sqlx::PgPool;
-use tasker_messages::TaskState;
+use sqlx::{PgConnection, PgPool};
+use tasker_messages::{TaskId, TaskState, Verdict};
 
-use super::{Gate, failed, told};
+use super::{Gate, WAITING, WAITING_BEHIND_A_WAITING_ONE, failed, told, until};
+use crate::NewTask;
 use crate::tests::World;
 
 /// `side` is looked at by converging, so that there is something to converge before `route` has ended.
@@ -253,4 +254,82 @@ async fn a_deadlock_is_run_again(pool: PgPool) {
     assert_eq!(told(child, &[&converged, &outcome]), 1);
     let end = "in_progress 1/1/0 | child=enqueued parent=complete side=complete";
     assert_eq!(world.shown(task.id).await, end);
+}
+
+/// Two decisions; the second creates a step behind one that the first has created.
+const TWICE: &str = r"
+name: numbers
+namespace_name: tests
+version: 1.0.0
+steps:
+  - {name: again, type: decision, handler: {callable: t}}
+  - {name: route, type: decision, handler: {callable: t}}
+  - {name: left, dependencies: [route], handler: {callable: t}}
+  - {name: deep, dependencies: [left, again], handler: {callable: t}}
+";
+
+const THREE_WAIT: &str = "select count(*) >= 3 from pg_stat_activity
+    where datname = current_database() and wait_event_type = 'Lock'";
+
+/// A node waits for the locks of another one that creates `left`, and then hangs `deep` below it. It has
+/// not locked `left`, which was not there: unless it starts over, `left` can end unnoticed between its
+/// look and its commit, and `deep` waits for ever.
+#[sqlx::test]
+async fn a_step_that_another_node_creates_is_locked_too(pool: PgPool) {
+    let world = World::of(pool, TWICE).await;
+    let task = world.submit().await;
+    let choice = world.choice(&task, "route", &["left"]).await;
+    world.apply(&[choice]).await;
+    let (mut first_gate, mut second_gate) =
+        (world.close(Gate::Task(task.id)).await, world.connection().await);
+    let (mut one, mut two) = (world.connection().await, world.connection().await);
+    let second = async {
+        until(&mut one, WAITING).await;
+        end_again(&world, &task).await;
+        world.converge(&task).await
+    };
+    let ends = async {
+        until(&mut two, WAITING_BEHIND_A_WAITING_ONE).await;
+        // The second node is to be held up as well, once the first is through.
+        tokio::join!(queue_for(&mut second_gate, task.id), async {
+            until(&mut two, THREE_WAIT).await;
+            sqlx::query("rollback").execute(&mut first_gate).await.expect("opened");
+        });
+        until(&mut two, WAITING).await;
+        let last = [world.attempt(&task, "left").await];
+        let (applied, ()) = tokio::join!(world.apply(&last), async {
+            until(&mut two, WAITING_BEHIND_A_WAITING_ONE).await;
+            sqlx::query("rollback").execute(&mut second_gate).await.expect("opened");
+        });
+        applied
+    };
+    let (first, second, applied) = tokio::join!(world.converge(&task), second, ends);
+    assert_eq!(applied.verdicts, [Verdict::Applied]);
+    assert_eq!(first.ready, [world.found(&task, "left").await]);
+    assert_eq!(told(world.found(&task, "deep").await, &[&second, &applied]), 1);
+    let end = "in_progress 1/0/0 | again=complete deep=enqueued left=complete route=complete";
+    assert_eq!(world.shown(task.id).await, end);
+}
+
+/// Stores the outcome of `again` without a lock on its step, which somebody holds.
+async fn end_again(world: &World, task: &NewTask) {
+    let result = r#"{"decision_point_outcome":{"type":"create_steps","step_names":["deep"]}}"#;
+    sqlx::query(
+        "insert into tasker.outcomes (step_id, state, attempt, result)
+         values ($1, 'complete', 1, $2::json)",
+    )
+    .bind(world.id(task, "again").as_uuid())
+    .bind(result)
+    .execute(&world.pool)
+    .await
+    .expect("stored");
+}
+
+async fn queue_for(gate: &mut PgConnection, task: TaskId) {
+    sqlx::query("begin").execute(&mut *gate).await.expect("begun");
+    sqlx::query("select from tasker.tasks where id = $1 for no key update")
+        .bind(task.as_uuid())
+        .execute(gate)
+        .await
+        .expect("locked");
 }

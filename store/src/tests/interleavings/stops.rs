@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{Gate, WAITING, failed, told, until};
 use crate::tests::{World, failure, ns};
-use crate::{Cancelled, FinishedAttempt, NewTask};
+use crate::{Cancelled, FinishedAttempt, NewTask, RepairTarget};
 
 const ONE: &str = r"
 name: numbers
@@ -254,6 +254,40 @@ async fn a_batch_is_retried_while_a_sweep_comes_to_it(pool: PgPool) {
     let end = "in_progress 1/2/0 | analyze=complete before=complete work_001=enqueued \
                work_002=enqueued work_003=enqueued work_004=enqueued | work sealed 4/0/0";
     assert_eq!(world.shown(task.id).await, end);
+}
+
+/// A stopped batch is retried while it is settled: not before, since the count of what failed is
+/// corrected by what is settled; afterwards all of it runs that has not succeeded.
+#[sqlx::test]
+async fn a_stopped_batch_is_retried_while_it_is_settled(pool: PgPool) {
+    let world = World::new(pool).await;
+    for retry_first in [true, false] {
+        let (task, batch) = stopped(&world).await;
+        world.apply(&[world.member(batch, 1)]).await;
+        world.sweep().await;
+        let (gate, retry) = (Gate::Task(task.id), RepairTarget::Batch(batch));
+        let (retried, settled) = if retry_first {
+            world.in_order(gate, world.repair(&task, retry), world.converge(&task)).await
+        } else {
+            let (c, r) =
+                world.in_order(gate, world.converge(&task), world.repair(&task, retry)).await;
+            (r, c)
+        };
+        assert_eq!((settled.settled_batches, settled.finished_tasks.len()), (1, 1));
+        let (answer, end) = if retry_first {
+            let end = "blocked_by_failures 0/2/1 | analyze=complete before=complete \
+                       work_001=error work_002=complete work_003=cancelled work_004=cancelled | \
+                       work failed 0/1/1";
+            (Err("UNAVAILABLE".to_owned()), end)
+        } else {
+            let end = "in_progress 1/2/0 | analyze=complete before=complete work_001=enqueued \
+                       work_002=complete work_003=enqueued work_004=enqueued | \
+                       work sealed 3/1/0";
+            (Ok(vec![(batch, 3)]), end)
+        };
+        assert_eq!(retried.map(|done| done.batches), answer);
+        assert_eq!(world.shown(task.id).await, end);
+    }
 }
 
 async fn make_due(world: &World) {
