@@ -3,8 +3,10 @@
 //!
 //! `TASKER_RANDOM_TASKS` says how many, `TASKER_RANDOM_SEED` with which one to begin.
 
-use std::collections::{HashMap, HashSet};
-use std::fmt::Write;
+mod parallel;
+mod script;
+
+use std::collections::HashMap;
 
 use sqlx::PgPool;
 use tasker_messages::{BatchId, StepId, StepKind, TaskId, TaskState, WorkerId};
@@ -12,132 +14,12 @@ use tasker_workflow::Template;
 use tasker_workflow::model::{BatchScript, Final, Script, end, finals};
 use uuid::Uuid;
 
+use self::script::{Random, decided, script, valid_source};
 use super::{LEASE_MS, World, failure, ns};
 use crate::{FinishedAttempt, NewBatch, NewMember, RepairRequest, RepairTarget};
 
 /// Tasks of one run of the tests; ten thousand take some minutes.
 const TASKS: u64 = 300;
-
-/// xorshift64*: Vigna, "An experimental exploration of Marsaglia's xorshift generators, scrambled",
-/// ACM TOMS 42 (2016).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % n.max(1)
-    }
-
-    fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-}
-
-/// A template that may or may not be valid.
-fn source(random: &mut Random, seed: u64) -> String {
-    let mut text = format!("name: numbers\nnamespace_name: tests\nversion: 0.0.{seed}\nsteps:\n");
-    // Name, whether a worker, whether it may be a parent of ordinary steps.
-    let mut names: Vec<(String, bool)> = Vec::new();
-    for n in 0..2 + random.below(8) {
-        let kind = ["standard", "standard", "batchable", "decision", "deferred_convergence"]
-            [random.below(5)];
-        let join = kind == "deferred_convergence";
-        let mut parents: Vec<&str> = Vec::new();
-        for (name, is_worker) in &names {
-            if (join || !is_worker) && random.one_in(if *is_worker { 2 } else { 3 }) {
-                parents.push(name);
-            }
-        }
-        let name = format!("s{n}");
-        let _infallible = writeln!(
-            text,
-            "  - {{name: {name}, type: {kind}, dependencies: [{}], handler: {{callable: t}}, \
-             retry: {{max_attempts: 2, backoff: none, backoff_base_ms: 0, jitter: false}}}}",
-            parents.join(", ")
-        );
-        if kind == "batchable" {
-            let _infallible = writeln!(
-                text,
-                "  - {{name: w{n}, type: batch_worker, dependencies: [{name}], \
-                 handler: {{callable: t}}, \
-                 retry: {{max_attempts: 2, backoff: none, backoff_base_ms: 0, jitter: false}}}}"
-            );
-            names.push((format!("w{n}"), true));
-        }
-        names.push((name, false));
-    }
-    text
-}
-
-fn valid_source(random: &mut Random, seed: u64) -> (String, Template) {
-    loop {
-        let text = source(random, seed);
-        if let Ok(template) = Template::parse(text.as_bytes()) {
-            return (text, template);
-        }
-    }
-}
-
-fn script(random: &mut Random, template: &Template) -> Script {
-    let mut script = Script::default();
-    for step in &template.steps {
-        let name = step.name.to_string();
-        match step.kind {
-            StepKind::BatchWorker => {
-                let members = 1 + random.below(5) as u32;
-                let failing = match random.below(4) {
-                    0 => random.below(members as usize + 1) as u32,
-                    _ => 0,
-                };
-                let budget = match random.one_in(2) {
-                    true => random.below(members as usize + 1) as u32,
-                    false => members,
-                };
-                script.batches.insert(name, BatchScript { members, failing, budget });
-                continue;
-            }
-            StepKind::Decision => {
-                script.choices.insert(name.clone(), choice(random, template, &name));
-            }
-            _ => {}
-        }
-        if random.one_in(6) {
-            script.failing.insert(name);
-        }
-    }
-    script
-}
-
-/// A random choice that the rules accept.
-fn choice(random: &mut Random, template: &Template, decision: &str) -> HashSet<String> {
-    let Some((_, step)) = template.step(decision) else { return HashSet::new() };
-    for _ in 0..10 {
-        let names: HashSet<String> = template
-            .steps
-            .iter()
-            .filter(|s| s.dependencies.iter().any(|d| d.as_str() == decision))
-            .filter(|s| {
-                matches!(s.kind, StepKind::Standard | StepKind::Batchable | StepKind::Decision)
-            })
-            .filter(|_| random.one_in(2))
-            .map(|s| s.name.to_string())
-            .collect();
-        if tasker_workflow::choose(template, step, &decided(&names)).is_ok() {
-            return names;
-        }
-    }
-    HashSet::new()
-}
-
-fn decided(names: &HashSet<String>) -> String {
-    let outcome = match names.is_empty() {
-        true => serde_json::json!({"type": "no_branches"}),
-        false => serde_json::json!({"type": "create_steps", "step_names": names}),
-    };
-    serde_json::json!({"decision_point_outcome": outcome}).to_string()
-}
 
 /// A step that could run now.
 #[derive(Debug, sqlx::FromRow)]
@@ -156,6 +38,8 @@ struct Run<'a> {
     template: &'a Template,
     script: Script,
     task: TaskId,
+    /// Whether transactions have met.
+    in_parallel: bool,
 }
 
 impl Run<'_> {
@@ -216,7 +100,12 @@ impl Run<'_> {
         if set.is_empty() {
             return false;
         }
-        self.world.store.apply_outcomes(&ns(), &set, LEASE_MS).await.expect("applied");
+        if self.random.one_in(2) {
+            self.in_parallel = true;
+            self.report_in_parallel(&set).await;
+        } else {
+            self.world.store.apply_outcomes(&ns(), &set, LEASE_MS).await.expect("applied");
+        }
         if self.random.one_in(4) {
             self.world.store.apply_outcomes(&ns(), &set, LEASE_MS).await.expect("once more");
         }
@@ -347,26 +236,33 @@ impl Run<'_> {
 
     /// No join began before everything that it joins had ended.
     async fn check_order(&self) {
+        if self.in_parallel {
+            // A step is ready as of the beginning of its transaction, which may have waited.
+            return;
+        }
         let early = "select count(*) from tasker.steps j
                      join tasker.batches b on b.task_id = j.task_id
                      join tasker.steps m on m.batch_id = b.id
                      join tasker.outcomes o on o.step_id = m.id
                      where j.kind = 'deferred_convergence' and o.created_at > j.enqueued_at
                        and j.task_id = $2 and j.name || ' ' || b.worker_template = any($1)";
-        let pairs: Vec<String> = self
-            .template
-            .steps
-            .iter()
-            .filter(|step| step.kind == StepKind::DeferredConvergence)
-            .flat_map(|join| join.dependencies.iter().map(move |d| format!("{} {d}", join.name)))
-            .collect();
         let early: i64 = sqlx::query_scalar(early)
-            .bind(&pairs)
+            .bind(self.joins())
             .bind(self.task.as_uuid())
             .fetch_one(&self.world.pool)
             .await
             .expect("read");
         assert_eq!(early, 0, "joins that began too early");
+    }
+
+    /// Joins with each of the steps that they declare.
+    fn joins(&self) -> Vec<String> {
+        self.template
+            .steps
+            .iter()
+            .filter(|step| step.kind == StepKind::DeferredConvergence)
+            .flat_map(|join| join.dependencies.iter().map(move |d| format!("{} {d}", join.name)))
+            .collect()
     }
 
     /// Retries the task; what could be retried works now.
@@ -409,7 +305,8 @@ async fn play(pool: &PgPool, seed: u64) {
     let script = script(&mut random, &template);
     let world = World::of(pool.clone(), &text).await;
     let task = world.submit().await.id;
-    let mut run = Run { world: &world, random: &mut random, template: &template, script, task };
+    let (world, random, template, in_parallel) = (&world, &mut random, &template, false);
+    let mut run = Run { world, random, template, script, task, in_parallel };
     run.play_out().await;
     run.check("ran").await;
     run.check_order().await;
@@ -422,7 +319,7 @@ async fn play(pool: &PgPool, seed: u64) {
         run.check("repaired").await;
         run.check_order().await;
     }
-    let (state, ..) = end(&template, &finals(&template, &run.script));
+    let (state, ..) = end(template, &finals(template, &run.script));
     let reachable =
         run.script.failing.is_empty() && run.script.batches.values().all(|b| b.failing == 0);
     assert!(!reachable || state == TaskState::Complete, "{state}");

@@ -1,7 +1,7 @@
 //! Decisions against whatever ends at the same time: undecided, created, never.
 
 use sqlx::{PgConnection, PgPool};
-use tasker_messages::{TaskId, TaskState, Verdict};
+use tasker_messages::{TaskState, Verdict};
 
 use super::{Gate, WAITING, WAITING_BEHIND_A_WAITING_ONE, failed, told, until};
 use crate::NewTask;
@@ -268,20 +268,18 @@ steps:
   - {name: deep, dependencies: [left, again], handler: {callable: t}}
 ";
 
-const THREE_WAIT: &str = "select count(*) >= 3 from pg_stat_activity
-    where datname = current_database() and wait_event_type = 'Lock'";
-
 /// A node waits for the locks of another one that creates `left`, and then hangs `deep` below it. It has
 /// not locked `left`, which was not there: unless it starts over, `left` can end unnoticed between its
-/// look and its commit, and `deep` waits for ever.
+/// look and its writing, and `deep` waits for ever.
 #[sqlx::test]
 async fn a_step_that_another_node_creates_is_locked_too(pool: PgPool) {
     let world = World::of(pool, TWICE).await;
     let task = world.submit().await;
     let choice = world.choice(&task, "route", &["left"]).await;
     world.apply(&[choice]).await;
-    let (mut first_gate, mut second_gate) =
-        (world.close(Gate::Task(task.id)).await, world.connection().await);
+    let mut first_gate = world.close(Gate::Task(task.id)).await;
+    // The second node stops where it writes `deep`: somebody else does, and has not decided.
+    let mut second_gate = write_deep(&world, &task).await;
     let (mut one, mut two) = (world.connection().await, world.connection().await);
     let second = async {
         until(&mut one, WAITING).await;
@@ -290,11 +288,10 @@ async fn a_step_that_another_node_creates_is_locked_too(pool: PgPool) {
     };
     let ends = async {
         until(&mut two, WAITING_BEHIND_A_WAITING_ONE).await;
-        // The second node is to be held up as well, once the first is through.
-        tokio::join!(queue_for(&mut second_gate, task.id), async {
-            until(&mut two, THREE_WAIT).await;
-            sqlx::query("rollback").execute(&mut first_gate).await.expect("opened");
-        });
+        sqlx::query("rollback").execute(&mut first_gate).await.expect("opened");
+        while world.store.find_step(task.id, "left").await.expect("read").is_none() {
+            tokio::task::yield_now().await;
+        }
         until(&mut two, WAITING).await;
         let last = [world.attempt(&task, "left").await];
         let (applied, ()) = tokio::join!(world.apply(&last), async {
@@ -325,11 +322,16 @@ async fn end_again(world: &World, task: &NewTask) {
     .expect("stored");
 }
 
-async fn queue_for(gate: &mut PgConnection, task: TaskId) {
-    sqlx::query("begin").execute(&mut *gate).await.expect("begun");
-    sqlx::query("select from tasker.tasks where id = $1 for no key update")
-        .bind(task.as_uuid())
-        .execute(gate)
-        .await
-        .expect("locked");
+async fn write_deep(world: &World, task: &NewTask) -> PgConnection {
+    let mut writing = world.connection().await;
+    sqlx::query("begin").execute(&mut writing).await.expect("begun");
+    sqlx::query(
+        "insert into tasker.steps (id, task_id, namespace, name, kind, state)
+         values (gen_random_uuid(), $1, 'tests', 'deep', 'standard', 'pending')",
+    )
+    .bind(task.id.as_uuid())
+    .execute(&mut writing)
+    .await
+    .expect("written");
+    writing
 }
