@@ -9,6 +9,8 @@ use serde::Deserialize;
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
+    /// An orchestrator process.
+    pub node: Node,
     /// Postgres.
     pub database: Database,
     /// The bus.
@@ -33,6 +35,14 @@ pub struct Settings {
     pub worker: WorkerSettings,
     /// Logs.
     pub telemetry: Telemetry,
+}
+
+/// An orchestrator process.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Node {
+    /// Which of the `environments` of templates counts; empty is none of them.
+    pub environment: String,
 }
 
 /// Postgres.

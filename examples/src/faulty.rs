@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tasker_sdk::{HandlerRegistry, StepContext, StepError, StepResult};
 
 mod gauge;
+mod methods;
 mod scripted;
 mod slow_batch;
 
@@ -22,6 +23,7 @@ pub(crate) fn handlers() -> HandlerRegistry {
         .register("faulty.abort", abort)
         .register("faulty.return_context", return_context)
         .merge(gauge::handlers())
+        .merge(methods::handlers())
         .merge(scripted::handlers())
         .merge(slow_batch::handlers())
 }

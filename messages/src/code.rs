@@ -52,6 +52,10 @@ codes! {
     EMPTY_CONVERGENCE;
     /// A decision that has nothing to decide about.
     DECISION_STRUCTURE;
+    /// An `input_schema` or `result_schema` that is no usable JSON Schema.
+    INVALID_SCHEMA;
+    /// The context of a task does not fit the `input_schema` of its template.
+    CONTEXT_SCHEMA_VIOLATION;
     /// No template of this name and version.
     TEMPLATE_NOT_FOUND;
     /// Another template is stored under this name and version.
@@ -97,10 +101,16 @@ codes! {
     HANDLER_TIMEOUT;
     /// No handler of this name is registered on the worker.
     HANDLER_NOT_FOUND;
+    /// The handler has no entry point of this name.
+    HANDLER_METHOD_NOT_FOUND;
+    /// No resolver of this name is registered on the worker.
+    RESOLVER_NOT_FOUND;
     /// The handler's result is over the limit.
     RESULT_TOO_LARGE;
     /// The handler's result cannot be stored (NUL characters, nesting).
     RESULT_NOT_STORABLE;
+    /// The handler's result does not fit the `result_schema` of its step.
+    RESULT_SCHEMA_VIOLATION;
     /// A checkpoint has no more items than the one before it.
     CHECKPOINT_NOT_AHEAD;
     /// A checkpoint is over the limit or cannot be stored.

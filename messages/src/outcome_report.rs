@@ -16,6 +16,10 @@ pub struct OutcomeReport {
     /// How many steps the worker would run at once if the answer brought them.
     #[serde(default)]
     pub takes: u32,
+    /// Whether the worker says of each outcome if its step has a schema. One of an older build does
+    /// not, and all of its results are looked up.
+    #[serde(default)]
+    pub tells_schemas: bool,
 }
 
 /// One finished attempt.
@@ -34,12 +38,19 @@ pub struct AttemptFinished {
     /// judged before they are stored. A report that names the wrong kind is not applied.
     #[serde(rename = "k")]
     pub kind: StepKind,
+    /// Whether the step has a schema for its result, as the worker was told.
+    #[serde(rename = "c", default, skip_serializing_if = "is_false")]
+    pub has_schema: bool,
     /// How long the handler ran.
     #[serde(rename = "ms")]
     pub execution_ms: u32,
     /// How it ended.
     #[serde(rename = "o")]
     pub outcome: AttemptOutcome,
+}
+
+fn is_false(b: &bool) -> bool {
+    !*b
 }
 
 /// How an attempt ended.
@@ -82,7 +93,7 @@ impl StepFailure {
     /// Whether the worker could not run the step, because it does not have its handler. Another worker
     /// of the queue may, so that this costs nothing of the retry budget.
     pub fn is_unserved(&self) -> bool {
-        self.error_type == Self::UNSERVED && self.code == crate::code::HANDLER_NOT_FOUND
+        self.error_type == Self::UNSERVED
     }
 }
 

@@ -67,6 +67,12 @@ pub struct SharedStep {
     pub kind: StepKind,
     /// Which handler runs it.
     pub callable: String,
+    /// Which entry point of the handler.
+    #[serde(default = "default_method", skip_serializing_if = "is_default_method")]
+    pub method: String,
+    /// The resolver that is asked for the handler, and nothing else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolver: Option<String>,
     /// The handler group.
     #[serde(default)]
     pub queue: Queue,
@@ -80,6 +86,9 @@ pub struct SharedStep {
     pub timeout_ms: Option<u64>,
     /// The retry budget, the first run included.
     pub max_attempts: u32,
+    /// Whether the result is checked against a schema before it is stored; the report says so again.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub has_schema: bool,
     /// Results of the step's parents by name, without those of batch members.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub dependencies: BTreeMap<String, DependencyResult>,
@@ -108,6 +117,19 @@ pub struct SplitWishes {
     /// Most batches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_workers: Option<u32>,
+}
+
+impl SharedStep {
+    /// The entry point of a handler where none is named.
+    pub const DEFAULT_METHOD: &str = "call";
+}
+
+fn default_method() -> String {
+    SharedStep::DEFAULT_METHOD.to_owned()
+}
+
+fn is_default_method(method: &str) -> bool {
+    method == SharedStep::DEFAULT_METHOD
 }
 
 /// One parent's outcome as a child sees it.

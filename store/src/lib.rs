@@ -47,7 +47,7 @@ pub use error::StoreError;
 pub use expansion::{Chunk, Expandable, ExpandingBatch, MemberSource, NewBatch, NewMember, Sealed};
 pub use floor::Floor;
 pub use lifecycle::Reviewed;
-pub use outcomes::{Applied, FinishedAttempt, UnsettledStep};
+pub use outcomes::{Applied, FinishedAttempt, JudgedStep, UnsettledStep};
 pub use pool::{Store, migrate};
 pub use reconcile::{Dispatched, EpochState, Lost};
 pub use repair::{RepairDone, RepairRequest, RepairTarget};

@@ -27,6 +27,8 @@ pub struct FinishedAttempt {
     pub dispatch_seq: u32,
     /// What the step is; a row of another kind is not touched.
     pub kind: StepKind,
+    /// Whether the result is to be checked against a schema of the step, if it has one.
+    pub has_schema: bool,
     /// Who ran it.
     pub worker: WorkerId,
     /// How long the handler ran.
@@ -36,6 +38,17 @@ pub struct FinishedAttempt {
     /// Whether the worker would go on with a step that becomes ready by this one, without waiting
     /// for a message.
     pub takes_next: bool,
+}
+
+/// What is needed to judge a step's outcome.
+#[derive(Debug, Clone)]
+pub struct JudgedStep {
+    /// The template of its task.
+    pub template: Arc<Template>,
+    /// The step in the template.
+    pub name: String,
+    /// Whether it stands for a batch without ranges.
+    pub is_no_op: bool,
 }
 
 /// What a transaction of outcomes has changed and what is to be done now.
@@ -172,22 +185,22 @@ impl Store {
 }
 
 impl Store {
-    /// Template and step name of these batchable steps and decisions, where the attempt is the
-    /// current one.
+    /// What these steps are in their templates, where the attempt is the current one.
     pub async fn find_judged(
         &self,
         namespace: &Namespace,
         attempts: &[(StepId, u32)],
-    ) -> Result<HashMap<StepId, (Arc<Template>, String)>, StoreError> {
+    ) -> Result<HashMap<StepId, JudgedStep>, StoreError> {
         let (ids, numbers): (Vec<Uuid>, Vec<i32>) =
             attempts.iter().map(|(id, attempt)| (id.as_uuid(), *attempt as i32)).unzip();
         let rows = sqlx::query!(
-            "select s.id, s.name, t.template_id
-             from unnest($1::uuid[], $2::int[]) as a(id, attempt)
-             join tasker.steps s on s.id = a.id and s.attempt = a.attempt
-              and s.kind in ('batchable', 'decision')
-             join tasker.tasks t on t.id = s.task_id
-             where s.namespace = $3",
+            r#"select s.id, coalesce(b.worker_template, s.name) as "template_step!",
+                      coalesce(b.is_no_op, false) as "is_no_op!", t.template_id
+               from unnest($1::uuid[], $2::int[]) as a(id, attempt)
+               join tasker.steps s on s.id = a.id and s.attempt = a.attempt
+               join tasker.tasks t on t.id = s.task_id
+               left join tasker.batches b on b.id = s.batch_id
+               where s.namespace = $3"#,
             &ids,
             &numbers,
             namespace.as_str(),
@@ -197,7 +210,8 @@ impl Store {
         let mut found = HashMap::with_capacity(rows.len());
         for row in rows {
             let template = self.template(TemplateId::from_uuid(row.template_id)).await?;
-            found.insert(StepId::from_uuid(row.id), (template, row.name));
+            let step = JudgedStep { template, name: row.template_step, is_no_op: row.is_no_op };
+            found.insert(StepId::from_uuid(row.id), step);
         }
         Ok(found)
     }

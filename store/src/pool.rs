@@ -32,6 +32,8 @@ pub struct Store {
     pub(crate) api: PgPool,
     pub(crate) templates: Arc<TemplateCache>,
     pub(crate) tasks: Arc<TaskCache>,
+    /// What templates are read for.
+    pub(crate) environment: Option<Arc<str>>,
 }
 
 /// Two expansions write two chunks each at the same time; with fewer connections they would wait for
@@ -66,7 +68,7 @@ impl Store {
         let quick = Quick::new(quick, most as usize);
         let reads = Quick::new(api.clone(), settings.api_connections as usize / 2);
         let (templates, tasks) = (Arc::default(), Arc::default());
-        Ok(Self { hot, quick, reads, lazy, api, templates, tasks })
+        Ok(Self { hot, quick, reads, lazy, api, templates, tasks, environment: None })
     }
 
     /// Wraps a pool that exists, for tests of single statements.
@@ -79,7 +81,14 @@ impl Store {
             api: pool,
             templates: Arc::default(),
             tasks: Arc::default(),
+            environment: None,
         }
+    }
+
+    /// The same database, with templates as they are in this environment.
+    #[must_use]
+    pub fn in_environment(self, environment: &str) -> Self {
+        Self { environment: Some(environment.into()), templates: Arc::default(), ..self }
     }
 
     /// Whether the database answers.

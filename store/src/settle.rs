@@ -1,7 +1,7 @@
 //! Ending a failed step by hand.
 
 use tasker_messages::{Refusal, StepId, StepKind, Verdict, WorkerId, code};
-use tasker_workflow::{RepairAction, batching, choose};
+use tasker_workflow::{RepairAction, batching, check_result as check_schema, choose};
 use uuid::Uuid;
 
 use crate::apply::land;
@@ -19,8 +19,10 @@ pub(crate) async fn settle(
 ) -> Result<Applied, Stop> {
     let Some(target) = targets.first() else { return Ok(Applied::default()) };
     let result = result.unwrap_or("null");
-    check_result(task, target, result)?;
+    let resolved = action == RepairAction::Resolve;
+    check_result(task, target, result, resolved)?;
     let attempt = FinishedAttempt {
+        has_schema: false,
         step_id: StepId::from_uuid(target.id),
         attempt: target.attempt + 1,
         dispatch_seq: 0,
@@ -35,7 +37,6 @@ pub(crate) async fn settle(
         let message = "the step changed meanwhile; look at it and try again";
         return Err(Stop::Refused(Refusal::retry(code::UNAVAILABLE, message)));
     }
-    let resolved = action == RepairAction::Resolve;
     // Rows of this very transaction: no worker made them, and one has no result.
     sqlx::query!(
         "update tasker.outcomes
@@ -51,8 +52,13 @@ pub(crate) async fn settle(
     Ok(applied)
 }
 
-/// A result by hand must make as much sense as one of a handler.
-fn check_result(task: &TaskRow, target: &Target, result: &str) -> Result<(), Stop> {
+/// A result by hand must make as much sense as one of a handler. What is only resolved has none.
+fn check_result(
+    task: &TaskRow,
+    target: &Target,
+    result: &str,
+    is_resolved: bool,
+) -> Result<(), Stop> {
     let Some((_, step)) = task.template.step(&target.template_step) else { return Ok(()) };
     let judged = match target.kind {
         StepKind::Decision => choose(&task.template, step, result).map(drop),
@@ -60,6 +66,10 @@ fn check_result(task: &TaskRow, target: &Target, result: &str) -> Result<(), Sto
             batching::plan(&task.template, step, result, None, u32::MAX).map(drop)
         }
         _ => Ok(()),
+    };
+    let judged = match (judged, &step.result_schema) {
+        (Ok(()), Some(schema)) if !is_resolved => check_schema(schema, result),
+        (judged, _) => judged,
     };
     judged.map_err(|failure| Stop::Refused(Refusal::new(&failure.code, failure.message)))
 }

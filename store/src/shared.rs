@@ -284,14 +284,19 @@ fn assemble(
         }
     }
     let batchable = row.template.batchable_of(step.name.as_str());
+    let is_no_op = batches.iter().any(|b| b.worker_template == step.name.as_str() && b.is_no_op);
     Ok(SharedStep {
         kind: step.kind,
         callable: step.handler.callable.clone(),
+        method: step.handler.method.clone(),
+        resolver: step.handler.resolver.clone(),
         queue: step.handler.queue.clone(),
         config: step.handler.config.clone(),
         context: row.context.clone(),
         timeout_ms: step.timeout_ms,
         max_attempts: step.retry.max_attempts,
+        // What stands for a batch without ranges is the library's result, not the handler's.
+        has_schema: step.result_schema.is_some() && !is_no_op,
         dependencies,
         split: row.template.worker_of(step.name.as_str()).map(|worker| SplitWishes {
             worker_template: worker.name.to_string(),
@@ -299,7 +304,7 @@ fn assemble(
             max_workers: step.batch.as_ref().and_then(|batch| batch.max_workers),
         }),
         batch: batchable.map(|_| batch_metadata(&row.template, step.name.as_str())),
-        is_no_op: batches.iter().any(|b| b.worker_template == step.name.as_str() && b.is_no_op),
+        is_no_op,
         batches: batches
             .iter()
             .filter(|b| step.dependencies.iter().any(|name| name.as_str() == b.worker_template))

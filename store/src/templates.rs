@@ -1,5 +1,5 @@
 //! Templates: every version is kept; parsed ones are cached for ever, since a version never
-//! changes.
+//! changes, nor does the environment of a process.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -184,7 +184,8 @@ impl Store {
                 // Not from the pool of the transaction that may be waiting for it.
                 .fetch_one(&self.api)
                 .await?;
-        let template = Template::parse(source.as_bytes()).map_err(|problems| {
+        let environment = self.environment.as_deref();
+        let template = Template::parse_in(source.as_bytes(), environment).map_err(|problems| {
             let problem = problems.first().map_or_else(String::new, ToString::to_string);
             StoreError::Template { id, problem }
         })?;

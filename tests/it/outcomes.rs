@@ -20,7 +20,15 @@ use crate::support::{SOON, balanced, books, ended_batch, without};
 fn finished(step_id: StepId, attempt: u32, kind: StepKind, value: u64) -> AttemptFinished {
     let result = to_raw_value(&json!({"value": value})).expect("JSON");
     let outcome = AttemptOutcome::Succeeded(result);
-    AttemptFinished { step_id, attempt, dispatch_seq: 1, kind, execution_ms: 1, outcome }
+    AttemptFinished {
+        step_id,
+        attempt,
+        dispatch_seq: 1,
+        kind,
+        has_schema: false,
+        execution_ms: 1,
+        outcome,
+    }
 }
 
 fn failed(step_id: StepId) -> AttemptFinished {
@@ -42,7 +50,12 @@ async fn report(
     outcomes: Vec<AttemptFinished>,
 ) -> anyhow::Result<Vec<Verdict>> {
     let subject = Request::Outcome.subject(&Namespace::new(namespace)?);
-    let report = OutcomeReport { worker: WorkerId::from_uuid(Uuid::now_v7()), outcomes, takes: 0 };
+    let report = OutcomeReport {
+        worker: WorkerId::from_uuid(Uuid::now_v7()),
+        outcomes,
+        takes: 0,
+        tells_schemas: false,
+    };
     let reply: OutcomeVerdicts = bus.request(subject, &report, Duration::from_secs(30)).await?;
     Ok(reply.verdicts)
 }

@@ -46,7 +46,7 @@ async fn broken_templates() -> anyhow::Result<()> {
         not_yet += u32::from(first == code::NOT_SUPPORTED_YET);
     }
     assert!(wrong.is_empty(), "\n{wrong}");
-    assert!(all >= 60 && not_yet >= 5, "only {all} broken templates, {not_yet} not supported yet");
+    assert!(all >= 60 && not_yet >= 2, "only {all} broken templates, {not_yet} not supported yet");
     // None of them was stored.
     let stored = api.read("/v1/templates?namespace=broken").await?;
     assert_eq!(stored, json!({"templates": []}));
@@ -56,19 +56,16 @@ async fn broken_templates() -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_message_names_the_unsupported_key() -> anyhow::Result<()> {
     let cluster = Cluster::shared().await?;
-    let yaml = "name: a\nnamespace_name: b\nversion: 1.0.0\nlifecycle: {}\nsteps:\n  - name: s\n    \
-                result_schema: {}\n    handler: {callable: x, resolver: y}\n";
+    let yaml = "name: a\nnamespace_name: b\nversion: 1.0.0\npublishes_events: []\nsteps:\n  - name: s\n    \
+                publishes_events: []\n    handler: {callable: x}\n";
     let answer = cluster.api()?.post_template(yaml.as_bytes()).await?;
     assert_eq!((answer.status, answer.code()), (400, code::NOT_SUPPORTED_YET), "{}", answer.text);
     let rows = found(&answer.body["problems"]);
     let code = code::NOT_SUPPORTED_YET;
-    let expect =
-        [("lifecycle", 4), ("steps[0].result_schema", 7), ("steps[0].handler.resolver", 8)];
+    let expect = [("publishes_events", 4), ("steps[0].publishes_events", 7)];
     assert_eq!(rows, expect.map(|(field, line)| format!("{code} {field} {line}")));
     let messages = answer.body["problems"].to_string();
-    for name in ["`lifecycle`", "`result_schema`", "`resolver`"] {
-        assert!(messages.contains(name), "{name} is not in {messages}");
-    }
+    assert!(messages.contains("`publishes_events` is not supported yet"), "{messages}");
     Ok(())
 }
 

@@ -13,6 +13,7 @@ mod lifecycle;
 pub mod model;
 mod repair;
 mod retry;
+mod schema;
 mod stray;
 mod template;
 #[cfg(test)]
@@ -30,6 +31,7 @@ pub use lifecycle::{
 };
 pub use repair::{RepairAction, RepairFacts, check_repair, check_repaired_task};
 pub use retry::{Backoff, NextAttempt, RetryPolicy, UnknownBackoff, next_attempt};
+pub use schema::{Schema, Violation, check_context, check_result};
 pub use template::{BatchConfig, Handler, StepTemplate, Template, compare_versions};
 pub use transition::{Refused, StepEvent, TaskEvent, step_transition, task_end, task_transition};
 pub use why::{Lease, Offer, StepDetail, TaskDetail, why};

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use tasker_messages::StepFailure;
 
 /// How a step is retried.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RetryPolicy {
     /// Whether it runs again at all.
     pub retryable: bool,
@@ -14,6 +14,8 @@ pub struct RetryPolicy {
     pub max_attempts: u32,
     /// How the pause between attempts grows.
     pub backoff: Backoff,
+    /// How many times as long each pause is as the one before, where the backoff is exponential.
+    pub multiplier: f64,
     /// The first pause in milliseconds.
     pub base_ms: u64,
     /// The longest pause in milliseconds.
@@ -30,10 +32,34 @@ impl Default for RetryPolicy {
             retryable: true,
             max_attempts: 3,
             backoff: Backoff::Exponential,
+            multiplier: 2.0,
             base_ms: 1_000,
             max_ms: 60_000,
             jitter: true,
         }
+    }
+}
+
+impl RetryPolicy {
+    /// The pause before this retry without jitter, in milliseconds; the first retry is 0.
+    fn pause(&self, retry: u32) -> u64 {
+        let times = |factor: u64| self.base_ms.saturating_mul(factor);
+        let pause = match self.backoff {
+            Backoff::None => 0,
+            Backoff::Linear => times(u64::from(retry) + 1),
+            Backoff::Exponential => {
+                let exponent = i32::try_from(retry).unwrap_or(i32::MAX);
+                // The cast saturates; nothing times infinity is no number and becomes 0.
+                (self.base_ms as f64 * self.multiplier.powi(exponent)) as u64
+            }
+            Backoff::Fibonacci => {
+                // The 94th number is the first that does not fit; later ones saturate alike.
+                let pair =
+                    (0..retry.min(100)).fold((1_u64, 1_u64), |(a, b), _| (b, a.saturating_add(b)));
+                times(pair.0)
+            }
+        };
+        pause.min(self.max_ms)
     }
 }
 
@@ -44,7 +70,7 @@ pub enum Backoff {
     None,
     /// 1, 2, 3, 4 … times the base.
     Linear,
-    /// 1, 2, 4, 8 … times the base.
+    /// 1, 2, 4, 8 … times the base, or the powers of another multiplier.
     Exponential,
     /// 1, 1, 2, 3, 5 … times the base.
     Fibonacci,
@@ -62,21 +88,6 @@ impl Backoff {
             Backoff::Linear => "linear",
             Backoff::Exponential => "exponential",
             Backoff::Fibonacci => "fibonacci",
-        }
-    }
-
-    /// How many times the base the pause before this retry is; the first retry is 0.
-    fn factor(self, retry: u32) -> u64 {
-        match self {
-            Backoff::None => 0,
-            Backoff::Linear => u64::from(retry) + 1,
-            Backoff::Exponential => 1_u64.checked_shl(retry).unwrap_or(u64::MAX),
-            Backoff::Fibonacci => {
-                // The 94th number is the first that does not fit; later ones saturate alike.
-                let pair =
-                    (0..retry.min(100)).fold((1_u64, 1_u64), |(a, b), _| (b, a.saturating_add(b)));
-                pair.0
-            }
         }
     }
 }
@@ -144,7 +155,7 @@ pub fn next_attempt(
     if spent || !policy.retryable || !failure.retryable {
         return NextAttempt::Exhausted;
     }
-    let full = policy.base_ms.saturating_mul(policy.backoff.factor(tries_used)).min(policy.max_ms);
+    let full = policy.pause(tries_used);
     let pause = if policy.jitter { full - below(full / 2, seed) } else { full };
     let delay_ms = pause.max(failure.retry_after_ms.unwrap_or(0)).min(MAX_DELAY_MS);
     NextAttempt::Retry { delay_ms, charged: true }
@@ -208,6 +219,24 @@ mod tests {
             assert_eq!(got, expect, "{backoff}");
             assert_eq!(backoff.as_str().parse(), Ok(backoff));
         }
+    }
+
+    #[test]
+    fn the_multiplier_is_applied() {
+        for (multiplier, expect) in [
+            (1.0, [100, 100, 100, 100]),
+            (1.5, [100, 150, 225, 337]),
+            (3.0, [100, 300, 900, 1000]),
+            (100.0, [100, 1000, 1000, 1000]),
+        ] {
+            let policy = RetryPolicy { multiplier, ..policy(Backoff::Exponential) };
+            let got: Vec<u64> = (0..4).map(|tries| delay(&policy, None, tries, 1)).collect();
+            assert_eq!(got, expect, "{multiplier}");
+            let linear = RetryPolicy { backoff: Backoff::Linear, ..policy };
+            assert_eq!(delay(&linear, None, 2, 1), 300, "{multiplier}");
+        }
+        let zero = RetryPolicy { base_ms: 0, ..policy(Backoff::Exponential) };
+        assert_eq!(delay(&zero, None, 98, 1), 0);
     }
 
     #[test]

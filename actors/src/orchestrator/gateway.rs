@@ -187,12 +187,14 @@ async fn report(
     let report: OutcomeReport = reads::parse(&incoming.payload)?;
     let worker = report.worker;
     let takes = report.takes as usize;
+    let looks_up = !report.tells_schemas;
     let attempts = report.outcomes.into_iter().enumerate().map(|(n, finished)| FinishedAttempt {
         takes_next: n < takes,
         step_id: finished.step_id,
         attempt: finished.attempt,
         dispatch_seq: finished.dispatch_seq,
         kind: finished.kind,
+        has_schema: finished.has_schema || looks_up,
         worker,
         execution_ms: finished.execution_ms,
         ending: match finished.outcome {
@@ -260,6 +262,7 @@ async fn end_poisoned(
         attempt: reclaim.attempt,
         dispatch_seq: 0,
         kind: reclaim.kind,
+        has_schema: false,
         worker,
         execution_ms: 0,
         ending: Err(tasker_messages::StepFailure {

@@ -12,6 +12,7 @@ use tasker_messages::{
     Accepted, Identity, Namespace, Problem, Refusal, StepId, TaskId, TaskRequest, code,
 };
 use tasker_store::{KnownResults, NewTask, ReadyStep, StoreError, StoredTemplate, SubmitVerdict};
+use tasker_workflow::check_context;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -114,8 +115,10 @@ async fn accept(node: &Node, set: Vec<Submission>) -> Vec<ReadyStep> {
     };
     let mut tasks = Vec::with_capacity(set.len());
     let mut sources = Vec::with_capacity(set.len());
-    for Submission { request, source } in set {
-        match plan(node, &templates, &request) {
+    for Submission { mut request, source } in set {
+        // Without an answer the sender tries again, or the message comes back.
+        let Some(checked) = check_input(&templates, &mut request).await else { continue };
+        match checked.and_then(|()| plan(node, &templates, &request)) {
             Ok(task) => {
                 tasks.push(task);
                 sources.push(source);
@@ -153,6 +156,33 @@ async fn load_templates(
         }
     }
     Ok(templates)
+}
+
+/// Checks the context against the template's schema, away from the threads that everything else
+/// waits for. A context whose check panics is refused alone; `None` if the process ends meanwhile.
+async fn check_input(
+    templates: &HashMap<TemplateKey, Option<StoredTemplate>>,
+    request: &mut TaskRequest,
+) -> Option<Result<(), Refusal>> {
+    let found = templates.get(&template_key(request)).and_then(Option::as_ref);
+    let Some(schema) = found.and_then(|found| found.template.input_schema.clone()) else {
+        return Some(Ok(()));
+    };
+    let context = std::mem::take(&mut request.context);
+    let check = tokio::task::spawn_blocking(move || (check_context(&schema, &context), context));
+    let (problems, context) = match check.await {
+        Ok(checked) => checked,
+        Err(error) if error.is_panic() => {
+            let message = "the context could not be checked against its template's input_schema";
+            return Some(Err(Refusal::new(code::CONTEXT_SCHEMA_VIOLATION, message)));
+        }
+        Err(_) => return None,
+    };
+    request.context = context;
+    Some(match problems.is_empty() {
+        true => Ok(()),
+        false => Err(Refusal::of_document("the submission", problems)),
+    })
 }
 
 fn plan(

@@ -2,17 +2,18 @@
 //! error of that one step.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde_json::Value;
 use tasker_messages::json::{Limits, inspect};
 use tasker_messages::{Namespace, Problem, Refusal, StepFailure, StepId, StepKind, code};
-use tasker_store::{FinishedAttempt, StoreError};
-use tasker_workflow::{batching, choose};
+use tasker_store::{FinishedAttempt, JudgedStep, StoreError};
+use tasker_workflow::{Schema, batching, check_result, choose};
 
 use super::node::Node;
 
-/// Replaces results that cannot be stored and outcomes of batchable steps and decisions that make no
-/// sense by errors of their steps.
+/// Replaces results that cannot be stored or do not fit their schema, and outcomes of batchable steps
+/// and decisions that make no sense, by errors of their steps. Nothing is read for any other step.
 ///
 /// # Errors
 /// If what is needed for judging cannot be read now.
@@ -34,16 +35,19 @@ pub(crate) async fn judge(
     }
     let judged: Vec<(StepId, u32)> = set
         .iter()
-        .filter(|a| is_judged(a.kind) && a.ending.is_ok())
+        .filter(|a| (is_judged(a.kind) || a.has_schema) && a.ending.is_ok())
         .map(|a| (a.step_id, a.attempt))
         .collect();
     if judged.is_empty() {
         return Ok(());
     }
-    judge_structure(node, namespace, set, &judged).await.map_err(|error| {
-        tracing::error!(%error, "outcomes of batchable steps and decisions could not be judged");
+    let unread = |error: StoreError| {
+        tracing::error!(%error, "outcomes could not be judged by their templates");
         Refusal::retry(code::UNAVAILABLE, "the database did not answer; report again")
-    })
+    };
+    let steps = node.store.find_judged(namespace, &judged).await.map_err(unread)?;
+    judge_structure(node, set, &steps).await.map_err(unread)?;
+    judge_results(set, &steps).await
 }
 
 /// Whether an outcome of such a step decides about other steps.
@@ -53,29 +57,86 @@ fn is_judged(kind: StepKind) -> bool {
 
 async fn judge_structure(
     node: &Node,
-    namespace: &Namespace,
     set: &mut [FinishedAttempt],
-    judged: &[(StepId, u32)],
+    steps: &HashMap<StepId, JudgedStep>,
 ) -> Result<(), StoreError> {
-    let steps: HashMap<_, _> = node.store.find_judged(namespace, judged).await?;
-    let appended: HashMap<StepId, u32> =
-        node.store.count_appended(judged).await?.into_iter().collect();
+    let batchables = set.iter().filter(|a| a.kind == StepKind::Batchable && a.ending.is_ok());
+    let batchables: Vec<(StepId, u32)> = batchables.map(|a| (a.step_id, a.attempt)).collect();
+    let appended: HashMap<StepId, u32> = match batchables.is_empty() {
+        true => HashMap::new(),
+        false => node.store.count_appended(&batchables).await?.into_iter().collect(),
+    };
     let most = node.settings.batches.max_members;
     for attempt in set.iter_mut().filter(|a| is_judged(a.kind)) {
-        let Some((template, name)) = steps.get(&attempt.step_id) else { continue };
+        let Some(JudgedStep { template, name, .. }) = steps.get(&attempt.step_id) else {
+            continue;
+        };
         let (Ok(result), Some((_, step))) = (&attempt.ending, template.step(name)) else {
             continue;
         };
         let pages = appended.get(&attempt.step_id).copied();
         let verdict = match step.kind {
             StepKind::Decision => choose(template, step, result).map(drop),
-            _ => batching::plan(template, step, result, pages, most).map(drop),
+            StepKind::Batchable => batching::plan(template, step, result, pages, most).map(drop),
+            // The report names a kind that the row does not have: it is not applied.
+            _ => Ok(()),
         };
         if let Err(failure) = verdict {
             attempt.ending = Err(failure);
         }
     }
     Ok(())
+}
+
+/// Checks results against the schemas of their steps, away from the threads that everything else
+/// waits for. A check that panics is the error of its step, too.
+///
+/// # Errors
+/// If the process ends meanwhile: then nobody knows.
+async fn judge_results(
+    set: &mut [FinishedAttempt],
+    steps: &HashMap<StepId, JudgedStep>,
+) -> Result<(), Refusal> {
+    let mut checks = Vec::new();
+    for (n, attempt) in set.iter_mut().enumerate() {
+        let Some(judged) = steps.get(&attempt.step_id).filter(|step| !step.is_no_op) else {
+            continue;
+        };
+        let step = judged.template.step(&judged.name).map(|(_, step)| step);
+        if let (Ok(result), Some(schema)) =
+            (&mut attempt.ending, step.and_then(|step| step.result_schema.as_ref()))
+        {
+            checks.push((n, std::mem::take(result), schema.clone()));
+        }
+    }
+    if checks.is_empty() {
+        return Ok(());
+    }
+    let check = |(n, result, schema): (usize, Box<str>, Schema)| {
+        // Nothing of the check is used after a panic.
+        let checked = catch_unwind(AssertUnwindSafe(|| check_result(&schema, &result).err()));
+        let ending = match checked {
+            Ok(None) => Ok(result),
+            Ok(Some(failure)) => Err(failure),
+            Err(_) => Err(unchecked()),
+        };
+        (n, ending)
+    };
+    let checked = tokio::task::spawn_blocking(move || {
+        checks.into_iter().map(check).collect::<Vec<(usize, Result<Box<str>, StepFailure>)>>()
+    });
+    let endings = checked
+        .await
+        .map_err(|_| Refusal::retry(code::UNAVAILABLE, "the node is stopping; report again"))?;
+    for (n, ending) in endings {
+        set[n].ending = ending;
+    }
+    Ok(())
+}
+
+fn unchecked() -> StepFailure {
+    let message = "the result could not be checked against the step's result_schema";
+    failure(code::RESULT_SCHEMA_VIOLATION, message.to_owned())
 }
 
 fn refused_result(problem: &Problem) -> StepFailure {

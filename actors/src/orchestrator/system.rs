@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tasker_bus::{Bus, BusError};
 use tasker_config::Settings;
-use tasker_messages::NodeId;
+use tasker_messages::{InvalidName, NodeId, StepName};
 use tasker_store::{Store, StoreError};
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -42,6 +42,9 @@ pub enum StartError {
     /// The bus.
     #[error(transparent)]
     Bus(#[from] BusError),
+    /// The environment of the settings has a name that none can have.
+    #[error("node.environment: {0}")]
+    Environment(#[from] InvalidName),
     /// An actor.
     #[error("an actor could not start: {0}")]
     Actor(#[from] ractor::SpawnErr),
@@ -51,7 +54,15 @@ impl Orchestrator {
     /// Connects to database and bus, makes sure that the streams exist and starts the actors.
     pub async fn start(settings: Arc<Settings>) -> Result<Self, StartError> {
         let id = NodeId::from_uuid(Uuid::now_v7());
-        let store = Store::connect(&settings.database).await?;
+        let environment = match settings.node.environment.as_str() {
+            "" => None,
+            // One that no template can mention would silently change nothing.
+            name => Some(StepName::new(name)?),
+        };
+        let mut store = Store::connect(&settings.database).await?;
+        if let Some(name) = environment {
+            store = store.in_environment(name.as_str());
+        }
         let bus =
             Bus::connect(&settings.nats, &format!("tasker-orchestrator-{}", id.token())).await?;
         bus.ensure_streams(&settings.streams).await?;

@@ -15,7 +15,7 @@ use tasker_sdk::{
 
 use super::core::Stage;
 use super::held::Hold;
-use super::judge::{Ending, failed as failed_with, judge};
+use super::judge::{Ending, failed as failed_with, judge, panicked};
 use super::place::Place;
 
 /// A step that may be run.
@@ -30,6 +30,7 @@ pub(crate) struct Step {
 /// What a step ended with.
 struct Outcome {
     kind: StepKind,
+    has_schema: bool,
     outcome: AttemptOutcome,
     ran: Duration,
 }
@@ -57,11 +58,12 @@ pub(crate) async fn run_step(step: Step) {
                 Some(_) => StepKind::BatchWorker,
                 None => StepKind::Standard,
             },
+            has_schema: false,
             outcome: failed_with(error),
             ran: Duration::ZERO,
         }),
     };
-    let Outcome { kind, outcome, ran } = match outcome {
+    let Outcome { kind, has_schema, outcome, ran } = match outcome {
         Ended::With(outcome) => outcome,
         Ended::Yielded => return yield_step(step).await,
         Ended::Without => return,
@@ -76,6 +78,7 @@ pub(crate) async fn run_step(step: Step) {
         attempt: step.attempt,
         dispatch_seq,
         kind,
+        has_schema,
         execution_ms: u32::try_from(ran.as_millis()).unwrap_or(u32::MAX),
         outcome,
     };
@@ -105,14 +108,12 @@ async fn execute(step: &Step, shared: Arc<SharedStep>) -> Ended {
     if !core.held.start(&step.hold, kind, timeout) {
         return Ended::Without;
     }
-    let failed =
-        |error| Ended::With(Outcome { kind, outcome: failed_with(error), ran: Duration::ZERO });
-    let Some(handler) = core.registry.get(&shared.callable) else {
-        metrics::counter!("tasker_worker_missing_handlers_total").increment(1);
-        tracing::warn!(callable = shared.callable, step.id = %step.item.step_id, "no such handler");
-        let message = format!("worker {} has no handler `{}`", core.name, shared.callable);
-        let error = StepError::retryable(code::HANDLER_NOT_FOUND, message);
-        return failed(error.with_type(StepFailure::UNSERVED));
+    let has_schema = shared.has_schema;
+    let ended = |outcome, ran| Ended::With(Outcome { kind, has_schema, outcome, ran });
+    let failed = |error| ended(failed_with(error), Duration::ZERO);
+    let handler = match find_handler(step, &shared) {
+        Ok(handler) => handler,
+        Err(error) => return failed(error),
     };
     let cursor = match step.item.cursor_config() {
         Ok(cursor) => cursor,
@@ -150,7 +151,23 @@ async fn execute(step: &Step, shared: Arc<SharedStep>) -> Ended {
         }
         ending => judge(ending, core.settings.outcomes.max_result_bytes),
     };
-    Ended::With(Outcome { kind, outcome, ran: started.elapsed() })
+    ended(outcome, started.elapsed())
+}
+
+/// The handler of a step. Resolvers are code of others, like handlers.
+fn find_handler(step: &Step, shared: &SharedStep) -> Result<RegisteredHandler, StepError> {
+    let SharedStep { callable, method, resolver, .. } = shared;
+    let registry = &step.hold.core.registry;
+    let find = || registry.find(callable, method, resolver.as_deref());
+    let found = match std::panic::catch_unwind(AssertUnwindSafe(find)) {
+        Ok(found) => found,
+        Err(payload) => return Err(panicked(payload.as_ref())),
+    };
+    if let Err(error) = &found {
+        metrics::counter!("tasker_worker_missing_handlers_total").increment(1);
+        tracing::warn!(callable, method, step.id = %step.item.step_id, %error, "no such handler");
+    }
+    found.map_err(|error| error.with_type(StepFailure::UNSERVED))
 }
 
 async fn store_yielded(ctx: &StepContext, result: StepResult) -> Result<(), StepError> {

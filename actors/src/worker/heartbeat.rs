@@ -188,6 +188,7 @@ fn end_overdue(core: &Arc<Core>) {
             attempt: overdue.attempt,
             dispatch_seq: overdue.dispatch_seq,
             kind: overdue.kind,
+            has_schema: false,
             execution_ms: u32::try_from(overdue.ran.as_millis()).unwrap_or(u32::MAX),
             outcome: failed(timed_out(timeout)),
         };

@@ -54,7 +54,7 @@ pub(crate) fn timed_out(limit: Duration) -> StepError {
     StepError::retryable(code::HANDLER_TIMEOUT, message).with_type("timeout")
 }
 
-fn panicked(payload: &(dyn Any + Send)) -> StepError {
+pub(crate) fn panicked(payload: &(dyn Any + Send)) -> StepError {
     let text = match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
         (Some(text), _) => text,
         (None, Some(text)) => text.as_str(),

@@ -37,6 +37,7 @@ struct Message<'a> {
     worker: WorkerId,
     outcomes: &'a [AttemptFinished],
     takes: u32,
+    tells_schemas: bool,
 }
 
 impl Report {
@@ -158,7 +159,8 @@ async fn send(core: &Core, report: &Report) -> Result<OutcomeVerdicts, Refusal> 
         Stage::Serving => core.ledger.free().min(report.outcomes.len() as u32),
         Stage::Draining | Stage::Killed => 0,
     };
-    let message = Message { worker: core.id, outcomes: &report.outcomes, takes };
+    let message =
+        Message { worker: core.id, outcomes: &report.outcomes, takes, tells_schemas: true };
     let payload = serde_json::to_vec(&message).map(Bytes::from);
     let payload = payload.map_err(|e| Refusal::new(code::RESULT_NOT_STORABLE, e.to_string()))?;
     let timeout = core.settings.worker.report_timeout();

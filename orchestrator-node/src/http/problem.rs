@@ -67,6 +67,9 @@ fn status_of(refusal: &Refusal) -> StatusCode {
         | code::AGGREGATOR_RAN
         | code::BATCH_STOPPED
         | code::NOTHING_TO_RETRY => StatusCode::CONFLICT,
+        code::CONTEXT_SCHEMA_VIOLATION | code::RESULT_SCHEMA_VIOLATION => {
+            StatusCode::UNPROCESSABLE_ENTITY
+        }
         code::FOREIGN_NAMESPACE => StatusCode::FORBIDDEN,
         code::TOO_LARGE => StatusCode::PAYLOAD_TOO_LARGE,
         code::UNAVAILABLE => StatusCode::SERVICE_UNAVAILABLE,

@@ -40,6 +40,7 @@ mod dependencies;
 mod error;
 mod handler;
 mod member_stream;
+mod registry;
 mod result;
 mod streaming;
 pub mod testing;
@@ -61,8 +62,9 @@ pub use data_roots::DataRoots;
 pub use decision::Decision;
 pub use error::StepError;
 pub use futures::future::BoxFuture;
-pub use handler::{HandlerRegistry, RegisteredHandler, StepHandler};
+pub use handler::{RegisteredHandler, StepHandler};
 pub use member_stream::{MemberResultExt, MemberStream};
+pub use registry::HandlerRegistry;
 pub use result::StepResult;
 pub use streaming::{FanIn, StreamingAggregator, run_streaming};
 pub use tasker_messages::{

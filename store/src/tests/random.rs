@@ -128,6 +128,7 @@ impl Run<'_> {
         // A first attempt may fail in passing; the second is the last.
         let in_passing = step.attempt == 1 && self.random.one_in(5);
         FinishedAttempt {
+            has_schema: false,
             step_id: id,
             attempt: step.attempt as u32,
             dispatch_seq: 1,

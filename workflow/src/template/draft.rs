@@ -1,7 +1,8 @@
 use tasker_messages::{StepKind, StepName};
 
+use super::read_retry::RetryKeys;
 use super::{BatchConfig, Handler, StepTemplate};
-use crate::retry::RetryPolicy;
+use crate::schema::Schema;
 
 /// A step as it was read: with lines, and with gaps where something was wrong.
 pub(super) struct Draft {
@@ -16,10 +17,11 @@ pub(super) struct Draft {
     /// Where the list of dependencies stands, or would stand.
     pub(super) dependencies_field: (String, u32),
     pub(super) handler: Option<Handler>,
-    pub(super) retry: RetryPolicy,
+    pub(super) retry: RetryKeys,
     pub(super) timeout_ms: Option<u64>,
     pub(super) max_in_process_ms: Option<u64>,
     pub(super) batch: Option<DraftBatch>,
+    pub(super) result_schema: Option<Schema>,
 }
 
 pub(super) struct DraftName {
@@ -56,10 +58,11 @@ impl Draft {
             kind: self.kind?,
             description: self.description,
             handler: self.handler?,
-            retry: self.retry,
+            retry: self.retry.policy(),
             timeout_ms: self.timeout_ms,
             max_in_process_ms: self.max_in_process_ms,
             batch: self.batch.map(|batch| batch.config),
+            result_schema: self.result_schema,
         })
     }
 }

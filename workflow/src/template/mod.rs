@@ -2,9 +2,12 @@
 
 mod cycle;
 mod draft;
+mod environments;
 mod problems;
 mod read;
 mod read_lifecycle;
+mod read_retry;
+mod read_schema;
 mod read_step;
 mod scalar;
 mod section;
@@ -20,6 +23,7 @@ use crate::batching::Tolerated;
 use crate::graph::Graph;
 use crate::lifecycle::Lifecycle;
 use crate::retry::RetryPolicy;
+use crate::schema::Schema;
 
 /// One version of a template, checked: every rule about its steps holds.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,6 +38,8 @@ pub struct Template {
     pub description: Option<String>,
     /// Limits of time.
     pub lifecycle: Lifecycle,
+    /// What the context of a task must fit.
+    pub input_schema: Option<Schema>,
     /// The steps in the order of the document.
     pub steps: Vec<StepTemplate>,
     /// Also keeps others from making a template that was not checked.
@@ -62,6 +68,8 @@ pub struct StepTemplate {
     pub max_in_process_ms: Option<u64>,
     /// How a batchable step is split; always on the batchable step, wherever it was written.
     pub batch: Option<BatchConfig>,
+    /// What its result must fit.
+    pub result_schema: Option<Schema>,
 }
 
 /// What runs a step.
@@ -69,6 +77,10 @@ pub struct StepTemplate {
 pub struct Handler {
     /// The name under which workers register the handler.
     pub callable: String,
+    /// Which entry point of the handler.
+    pub method: String,
+    /// The resolver that is asked for the handler, and nothing else.
+    pub resolver: Option<String>,
     /// The handler group whose workers pull the step.
     pub queue: Queue,
     /// `initialization` of the template, an object; `null` if there is none.
@@ -103,15 +115,24 @@ impl Template {
     /// Most steps of a template.
     pub const MAX_STEPS: usize = 10_000;
 
-    /// Reads and checks a template in YAML.
+    /// Reads and checks a template in YAML, outside of any environment.
     ///
     /// # Errors
     /// Everything that is wrong with it, each with its code, field and line. Where YAML itself is
     /// broken, that alone.
     pub fn parse(source: &[u8]) -> Result<Template, Vec<Problem>> {
+        Self::parse_in(source, None)
+    }
+
+    /// Reads and checks a template as it is in an environment. One that the template does not
+    /// mention changes nothing.
+    ///
+    /// # Errors
+    /// Those of [`Self::parse`], which do not depend on the environment: each is checked.
+    pub fn parse_in(source: &[u8], environment: Option<&str>) -> Result<Template, Vec<Problem>> {
         let problems = problems::Problems::default();
-        let template =
-            yaml::read(source, &problems).and_then(|root| read::template(root, &problems));
+        let template = yaml::read(source, &problems)
+            .and_then(|root| read::template(root, environment, &problems));
         match template {
             Some(template) if problems.is_empty() => Ok(template),
             _ => Err(problems.into_sorted()),

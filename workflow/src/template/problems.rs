@@ -1,15 +1,19 @@
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use tasker_messages::Problem;
 
 /// Most problems that one document reports; a hostile one could have a hundred thousand.
 const MOST: usize = 200;
+/// Most patterns in all schemas of one document.
+const MAX_PATTERNS: usize = 256;
 
 /// What is wrong with a document, gathered while it is read.
 #[derive(Default)]
 pub(super) struct Problems {
     found: RefCell<Vec<Problem>>,
     left_out: RefCell<u32>,
+    /// Patterns in the schemas that were read: each takes memory as long as the template does.
+    patterns: Cell<usize>,
 }
 
 impl Problems {
@@ -20,6 +24,20 @@ impl Problems {
         } else {
             *self.left_out.borrow_mut() += 1;
         }
+    }
+
+    /// How many more patterns the document may have.
+    pub(super) fn patterns_left(&self) -> usize {
+        MAX_PATTERNS - self.patterns.get().min(MAX_PATTERNS)
+    }
+
+    pub(super) fn count_patterns(&self, more: usize) {
+        self.patterns.set(self.patterns.get() + more);
+    }
+
+    /// How many there are so far.
+    pub(super) fn count(&self) -> usize {
+        self.found.borrow().len()
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -8,11 +8,17 @@ use super::scalar::{Meaning, meaning};
 use super::section::{Section, json, text};
 use super::version::is_version;
 use super::yaml::Node;
-use super::{StepTemplate, Template, read_lifecycle, read_step, structure};
+use super::{
+    StepTemplate, Template, environments, read_lifecycle, read_schema, read_step, structure,
+};
 use crate::graph::Graph;
 
 /// Reads the whole document. `None` implies that a problem was reported.
-pub(super) fn template(root: Node, problems: &Problems) -> Option<Template> {
+pub(super) fn template(
+    root: Node,
+    environment: Option<&str>,
+    problems: &Problems,
+) -> Option<Template> {
     let mut section = Section::open(String::new(), root, problems)?;
     let name = name(&mut section);
     let namespace = namespace(&mut section);
@@ -21,13 +27,18 @@ pub(super) fn template(root: Node, problems: &Problems) -> Option<Template> {
     metadata(&mut section);
     task_handler(&mut section);
     let lifecycle = section.section("lifecycle").map(read_lifecycle::task).unwrap_or_default();
-    section.refuse(&["input_schema", "environments", "publishes_events"]);
+    let input_schema = read_schema::schema(&mut section, "input_schema");
+    section.refuse(&["publishes_events"]);
     let drafts = steps(&mut section);
+    let mut environments = environments::read(&mut section, drafts.as_deref().unwrap_or_default());
     section.finish();
 
-    let drafts = structure::check(drafts?, problems);
+    let mut drafts = structure::check(drafts?, problems);
     if !problems.is_empty() {
         return None;
+    }
+    if let Some(overrides) = environment.and_then(|name| environments.remove(name)) {
+        environments::apply(&mut drafts, overrides);
     }
     let steps = drafts.into_iter().map(Draft::into_step).collect::<Option<Vec<StepTemplate>>>()?;
     let graph = Graph::new(&steps);
@@ -37,6 +48,7 @@ pub(super) fn template(root: Node, problems: &Problems) -> Option<Template> {
         version: version?,
         description,
         lifecycle,
+        input_schema,
         steps,
         graph,
     })

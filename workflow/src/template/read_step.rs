@@ -4,24 +4,20 @@ use std::collections::HashSet;
 use std::str::FromStr;
 
 use serde_json::Value;
-use tasker_messages::{FailureStrategy, Queue, StepKind, StepName, code, nearest};
+use tasker_messages::{FailureStrategy, Queue, SharedStep, StepKind, StepName, code, nearest};
 
 use super::draft::{Dependency, Draft, DraftBatch, DraftName};
 use super::problems::{Problems, shown};
-use super::read_lifecycle::minutes;
 use super::scalar::{Meaning, meaning};
 use super::section::{Field, Section, json, text, wrong_type};
 use super::yaml::{Node, join};
-use super::{BatchConfig, Handler};
+use super::{BatchConfig, Handler, read_retry, read_schema};
 use crate::batching::Tolerated;
-use crate::retry::{Backoff, RetryPolicy};
 
 /// Longest name of a handler in bytes.
 const MAX_CALLABLE: usize = 256;
 /// Longest time that an attempt may be given.
 const MAX_TIMEOUT_MS: u64 = 7 * 24 * 3600 * 1000;
-/// Longest pause between two attempts that a template may ask for.
-const MAX_BACKOFF_MS: u64 = 7 * 24 * 3600 * 1000;
 
 /// Reads a step. `None` only if it is no mapping, which was reported.
 pub(super) fn draft(path: String, node: Node, problems: &Problems) -> Option<Draft> {
@@ -31,12 +27,12 @@ pub(super) fn draft(path: String, node: Node, problems: &Problems) -> Option<Dra
     let description = section.text("description").map(|(text, _)| text);
     let (dependencies, gaps, dependencies_field) = dependencies(&mut section);
     let handler = handler(&mut section);
-    let retry = section.section("retry").map(retry).unwrap_or_default();
+    let (retry, max_in_process_ms) = read_retry::of_step(&mut section);
     let timeout_ms = timeout_ms(&mut section);
-    let max_in_process_ms = lifecycle(&mut section);
     let batch = batch(&mut section);
     section.text("system_dependency");
-    section.refuse(&["result_schema", "publishes_events"]);
+    let result_schema = read_schema::schema(&mut section, "result_schema");
+    section.refuse(&["publishes_events"]);
     let (path, line) = (section.path.clone(), section.line);
     section.finish();
     Some(Draft {
@@ -53,6 +49,7 @@ pub(super) fn draft(path: String, node: Node, problems: &Problems) -> Option<Dra
         timeout_ms,
         max_in_process_ms,
         batch,
+        result_schema,
     })
 }
 
@@ -123,34 +120,42 @@ fn handler(section: &mut Section<'_>) -> Option<Handler> {
     let mut handler = Section::open(field.path, field.node, section.problems())?;
     let callable = callable(&mut handler);
     let queue = queue(&mut handler);
-    let config = match handler.take("initialization") {
-        Some(field) if meaning(&field.node) != Meaning::Mapping => {
-            wrong_type(
-                handler.problems(),
-                &field.path,
-                &field.node,
-                "a mapping of keys and values",
-            );
-            Value::Null
-        }
-        Some(field) => json(handler.problems(), &field.path, &field.node),
-        None => Value::Null,
-    };
-    if let Some((method, field)) = handler.text("method")
-        && method != "call"
-    {
-        handler.not_yet(&field, "a `method` other than `call`");
-    }
-    handler.refuse(&["resolver"]);
+    let config = initialization(&mut handler);
+    let method = name_of(&mut handler, "method");
+    let method = method.unwrap_or_else(|| SharedStep::DEFAULT_METHOD.to_owned());
+    let resolver = name_of(&mut handler, "resolver");
     handler.finish();
-    Some(Handler { callable: callable?, queue: queue?, config })
+    Some(Handler { callable: callable?, method, resolver, queue: queue?, config })
+}
+
+/// What the handler sees as its configuration: an object, or `null` if there is none.
+pub(super) fn initialization(handler: &mut Section<'_>) -> Value {
+    let Some(field) = handler.take("initialization") else { return Value::Null };
+    if meaning(&field.node) != Meaning::Mapping {
+        wrong_type(handler.problems(), &field.path, &field.node, "a mapping of keys and values");
+        return Value::Null;
+    }
+    json(handler.problems(), &field.path, &field.node)
+}
+
+/// A name that workers register.
+fn name_of(handler: &mut Section<'_>, key: &'static str) -> Option<String> {
+    let (name, field) = handler.text(key)?;
+    if !is_registrable(&name) {
+        let message = format!("must be a name: 1 to {MAX_CALLABLE} bytes without spaces");
+        handler.report(code::INVALID_VALUE, &field.path, field.node.line, message);
+    }
+    Some(name)
+}
+
+fn is_registrable(name: &str) -> bool {
+    (1..=MAX_CALLABLE).contains(&name.len())
+        && !name.contains(|c: char| c.is_whitespace() || c.is_control())
 }
 
 fn callable(handler: &mut Section<'_>) -> Option<String> {
     let (callable, field) = handler.required_text("callable")?;
-    let valid = (1..=MAX_CALLABLE).contains(&callable.len())
-        && !callable.contains(|c: char| c.is_whitespace() || c.is_control());
-    if !valid {
+    if !is_registrable(&callable) {
         let message =
             format!("must be the name of a handler: 1 to {MAX_CALLABLE} bytes without spaces");
         handler.report(code::INVALID_VALUE, &field.path, field.node.line, message);
@@ -168,44 +173,8 @@ fn queue(handler: &mut Section<'_>) -> Option<Queue> {
         .ok()
 }
 
-fn retry(mut section: Section<'_>) -> RetryPolicy {
-    let mut policy = RetryPolicy::default();
-    policy.retryable = section.boolean("retryable").unwrap_or(policy.retryable);
-    if let Some(attempts) = section.integer("max_attempts", 1..=100) {
-        policy.max_attempts = attempts as u32;
-    }
-    if let Some(field) = section.take("backoff") {
-        let backoff = one_of(&section, &field, Backoff::ALL.iter().map(|backoff| backoff.as_str()));
-        policy.backoff = backoff.unwrap_or(policy.backoff);
-    }
-    let base = section.integer("backoff_base_ms", 0..=MAX_BACKOFF_MS);
-    let max = section.integer("max_backoff_ms", 0..=MAX_BACKOFF_MS);
-    policy.base_ms = base.unwrap_or(policy.base_ms);
-    // A bound that was not written does not cut a base that was.
-    policy.max_ms = max.unwrap_or(policy.max_ms.max(policy.base_ms));
-    if let (Some(base), Some(max)) = (base, max)
-        && base > max
-    {
-        let message = format!("`backoff_base_ms` {base} is above `max_backoff_ms` {max}");
-        let path = join(&section.path, "max_backoff_ms");
-        section.report(code::INVALID_VALUE, &path, section.line, message);
-    }
-    policy.jitter = section.boolean("jitter").unwrap_or(policy.jitter);
-    section.finish();
-    policy
-}
-
-fn timeout_ms(section: &mut Section<'_>) -> Option<u64> {
+pub(super) fn timeout_ms(section: &mut Section<'_>) -> Option<u64> {
     section.duration_ms("timeout_seconds", 1_000, MAX_TIMEOUT_MS, "seconds")
-}
-
-/// The older spelling of limits of a step.
-fn lifecycle(step: &mut Section<'_>) -> Option<u64> {
-    let mut section = step.section("lifecycle")?;
-    let limit = minutes(&mut section, "max_steps_in_process_minutes");
-    section.refuse(&["max_retries", "backoff_multiplier"]);
-    section.finish();
-    limit
 }
 
 fn batch(step: &mut Section<'_>) -> Option<DraftBatch> {
@@ -257,7 +226,7 @@ fn tolerated(mut section: Section<'_>) -> Option<Tolerated> {
         section.report(code::MISSING_KEY, &section.path, section.line, message);
     }
     let count = section.integer("count", 0..=u64::from(u32::MAX));
-    let percentage = percentage(&mut section);
+    let percentage = section.number("percentage", 0.0..=100.0);
     let (path, line) = (section.path.clone(), section.line);
     let tolerated = match (count, percentage) {
         (Some(_), Some(_)) => {
@@ -270,23 +239,4 @@ fn tolerated(mut section: Section<'_>) -> Option<Tolerated> {
     };
     section.finish();
     tolerated
-}
-
-fn percentage(section: &mut Section<'_>) -> Option<f64> {
-    let field = section.take("percentage")?;
-    let number = match meaning(&field.node) {
-        Meaning::Integer(number) => Some(number as f64),
-        Meaning::Decimal(number) => Some(number),
-        Meaning::Unrepresentable => None,
-        _ => {
-            wrong_type(section.problems(), &field.path, &field.node, "a number from 0 to 100");
-            return None;
-        }
-    };
-    let inside = number.filter(|number| (0.0..=100.0).contains(number));
-    if inside.is_none() {
-        let message = "must be 0 to 100";
-        section.report(code::INVALID_VALUE, &field.path, field.node.line, message);
-    }
-    inside
 }

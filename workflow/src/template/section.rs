@@ -51,9 +51,26 @@ impl<'p> Section<'p> {
         Some(Field { path: join(&self.path, key), key_line: line, node: value })
     }
 
+    /// Takes everything out, whatever the keys are. A key without a value is left out.
+    pub(super) fn take_all(&mut self) -> Vec<(String, Field)> {
+        let entries = std::mem::take(&mut self.entries).into_iter();
+        entries
+            .filter(|entry| meaning(&entry.value) != Meaning::Null)
+            .map(|Entry { key, line, value }| {
+                let path = join(&self.path, &key);
+                (key, Field { path, key_line: line, node: value })
+            })
+            .collect()
+    }
+
     /// Whether the key is there and was not taken yet.
     pub(super) fn has(&self, key: &str) -> bool {
         self.entries.iter().any(|entry| entry.key == key)
+    }
+
+    /// Where the key stands, if it is there and was not taken yet.
+    pub(super) fn line_of(&self, key: &str) -> Option<u32> {
+        self.entries.iter().find(|entry| entry.key == key).map(|entry| entry.line)
     }
 
     /// Takes the value of one of two spellings of a key.
@@ -164,6 +181,26 @@ impl<'p> Section<'p> {
             self.report(code::INVALID_VALUE, &field.path, field.node.line, message);
         }
         valid
+    }
+
+    /// A number with or without decimals.
+    pub(super) fn number(&mut self, key: &'static str, range: RangeInclusive<f64>) -> Option<f64> {
+        let field = self.take(key)?;
+        let number = match meaning(&field.node) {
+            Meaning::Integer(number) => Some(number as f64),
+            Meaning::Decimal(number) => Some(number),
+            Meaning::Unrepresentable => None,
+            _ => {
+                wrong_type(self.problems, &field.path, &field.node, "a number");
+                return None;
+            }
+        };
+        let inside = number.filter(|number| range.contains(number));
+        if inside.is_none() {
+            let message = format!("must be {} to {}", range.start(), range.end());
+            self.report(code::INVALID_VALUE, &field.path, field.node.line, message);
+        }
+        inside
     }
 
     /// The items of a list with their paths.

@@ -163,6 +163,7 @@ fn a_full_template() {
         retryable: true,
         max_attempts: 5,
         backoff: Backoff::Fibonacci,
+        multiplier: 2.0,
         base_ms: 10,
         max_ms: 500,
         jitter: false,
@@ -170,6 +171,33 @@ fn a_full_template() {
     assert_eq!(process.retry, expect);
     assert_eq!((join.retry.base_ms, join.retry.max_ms), (120_000, 120_000));
     assert_eq!(join.timeout_ms, Some(604_800_000));
+}
+
+#[test]
+fn the_older_spelling_of_retries() {
+    let retry = |keys: &str| {
+        let source = format!(
+            "name: a\nnamespace_name: b\nversion: 1.0.0\n\
+             steps: [{{name: a, handler: {{callable: x}}, {keys}}}]"
+        );
+        Template::parse(source.as_bytes()).expect("valid").steps.remove(0).retry
+    };
+    let default = RetryPolicy::default();
+    for (keys, expect) in [
+        ("lifecycle: {}", default.clone()),
+        ("lifecycle: {max_retries: 3}", RetryPolicy { max_attempts: 4, ..default.clone() }),
+        ("lifecycle: {max_retries: 0}", RetryPolicy { max_attempts: 1, ..default.clone() }),
+        (
+            "retry: {jitter: false, max_attempts: 5}, lifecycle: {backoff_multiplier: 1.5}",
+            RetryPolicy { max_attempts: 5, multiplier: 1.5, jitter: false, ..default.clone() },
+        ),
+        (
+            "retry: {backoff: linear}, lifecycle: {max_retries: 1}",
+            RetryPolicy { max_attempts: 2, backoff: Backoff::Linear, ..default.clone() },
+        ),
+    ] {
+        assert_eq!(retry(keys), expect, "{keys}");
+    }
 }
 
 #[test]
@@ -212,4 +240,93 @@ fn an_error_shows_no_control_characters() {
         assert!(!problem.to_string().contains(char::is_control), "{problem:?}");
     }
     assert!(found(source.as_bytes()).iter().any(|row| row.starts_with(code::UNKNOWN_KEY)));
+}
+
+const ENVIRONMENTS: &str = "
+name: a
+namespace_name: b
+version: 1.0.0
+environments:
+  production:
+    steps:
+      - name: slow
+        handler: {initialization: {pool: {size: 50}, url: null, list: [3]}}
+        retry: {max_attempts: 9}
+      - name: ALL
+        handler: {initialization: {pool: {size: 20, wait: 1}, level: all}}
+        timeout_seconds: 7
+        retry: {max_attempts: 2, backoff: linear}
+  staging:
+    steps: [{name: slow, timeout_seconds: 1}]
+  empty: {}
+steps:
+  - name: slow
+    handler: {callable: x, initialization: {pool: {size: 5, kind: k}, url: u, list: [1, 2]}}
+    timeout_seconds: 60
+    lifecycle: {max_retries: 4, backoff_multiplier: 3}
+  - name: quick
+    handler: {callable: y}
+";
+
+#[test]
+fn environments_are_laid_over_the_steps() {
+    let steps = |environment: Option<&str>| {
+        let template = Template::parse_in(ENVIRONMENTS.as_bytes(), environment).expect("valid");
+        let [slow, quick] = <[StepTemplate; 2]>::try_from(template.steps).expect("two steps");
+        (slow, quick)
+    };
+    let (slow, quick) = steps(None);
+    assert_eq!(slow.handler.config["pool"], json!({"size": 5, "kind": "k"}));
+    assert_eq!((slow.timeout_ms, quick.timeout_ms), (Some(60_000), None));
+    assert_eq!((slow.retry.max_attempts, slow.retry.multiplier), (5, 3.0));
+    for same in ["empty", "elsewhere"] {
+        assert_eq!(steps(Some(same)), (slow.clone(), quick.clone()), "{same}");
+    }
+    let staging = StepTemplate { timeout_ms: Some(1_000), ..slow };
+    assert_eq!(steps(Some("staging")), (staging, quick));
+    let (slow, quick) = steps(Some("production"));
+    let expect = json!({"pool": {"size": 50, "wait": 1, "kind": "k"}, "url": null, "list": [3],
+        "level": "all"});
+    assert_eq!(slow.handler.config, expect);
+    assert_eq!(quick.handler.config, json!({"pool": {"size": 20, "wait": 1}, "level": "all"}));
+    assert_eq!((slow.timeout_ms, quick.timeout_ms), (Some(7_000), Some(7_000)));
+    assert_eq!((slow.retry.max_attempts, quick.retry.max_attempts), (9, 2));
+    assert_eq!((slow.retry.backoff, quick.retry.backoff), (Backoff::Linear, Backoff::Linear));
+}
+
+#[test]
+fn handlers_name_their_entry_point() {
+    let source = "name: a\nnamespace_name: b\nversion: 1.0.0\nsteps:\n\
+                  - {name: a, handler: {callable: x}}\n\
+                  - {name: b, handler: {callable: x, method: other, resolver: aside}}\n";
+    let template = Template::parse(source.as_bytes()).expect("valid");
+    let named = |n: usize| {
+        let handler = &template.steps[n].handler;
+        (handler.method.as_str(), handler.resolver.as_deref())
+    };
+    assert_eq!((named(0), named(1)), (("call", None), ("other", Some("aside"))));
+}
+
+/// Many schemas take no longer than they should, and share one budget of patterns.
+#[test]
+fn many_schemas() {
+    let template = |schema: &str| {
+        let mut source = "name: a\nnamespace_name: b\nversion: 1.0.0\nsteps:\n".to_owned();
+        for n in 0.. {
+            let _ = writeln!(
+                source,
+                "- {{name: s{n}, handler: {{callable: x}}, result_schema: {schema}}}"
+            );
+            if source.len() > Template::MAX_BYTES - 200 {
+                return source;
+            }
+        }
+        source
+    };
+    let started = std::time::Instant::now();
+    assert!(Template::parse(template("{type: object}").as_bytes()).is_ok());
+    let problems = found(template("{pattern: \"^[a-z]{1,200}$\"}").as_bytes());
+    assert_eq!(problems.len(), 200);
+    assert_eq!(problems[0], "TOO_LARGE steps[256].result_schema 261");
+    assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
 }

@@ -79,6 +79,9 @@ pub struct TestContextBuilder {
 impl Default for TestContextBuilder {
     fn default() -> Self {
         let shared = SharedStep {
+            method: SharedStep::DEFAULT_METHOD.to_owned(),
+            resolver: None,
+            has_schema: false,
             kind: StepKind::Standard,
             callable: "test".to_owned(),
             queue: Queue::default(),
