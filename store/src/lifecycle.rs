@@ -155,6 +155,7 @@ fn overdue_attempt(step: &StepTiming, worker: WorkerId) -> FinishedAttempt {
         attempt: step.attempt,
         dispatch_seq: 0,
         kind: step.kind,
+        has_schema: false,
         worker,
         execution_ms: u32::try_from(step.since_ms).unwrap_or(u32::MAX),
         ending: Err(overdue(step)),

@@ -39,7 +39,8 @@ fn cases() -> Vec<Case> {
 /// What an orchestrator does with a report before it is stored.
 async fn judged(world: &World, case: &Case, report: FinishedAttempt) -> FinishedAttempt {
     let found = world.store.find_judged(&ns(), &[(report.step_id, report.attempt)]).await;
-    let (template, name) = found.expect("read").remove(&report.step_id).expect("judged");
+    let judged = found.expect("read").remove(&report.step_id).expect("judged");
+    let (template, name) = (judged.template, judged.name);
     let (_, step) = template.step(&name).expect("there");
     let verdict = match step.kind {
         StepKind::Decision => choose(&template, step, case.result.get()).map(drop),
