@@ -89,7 +89,7 @@ pub struct DeadLetterGroups {
 
 impl DeadLetterGroups {
     /// Groups that are listed.
-    pub const MOST: u32 = 1_000;
+    pub const MOST: u32 = 100;
 }
 
 /// A dead letter with everything that is known about it.
@@ -140,6 +140,8 @@ pub struct Purge {
 impl Purge {
     /// Letters that can be named at a time.
     pub const MOST_IDS: usize = 10_000;
+    /// The longest age that can be named.
+    pub const MOST_DAYS: u32 = 36_500;
 }
 
 /// What a purge has done.

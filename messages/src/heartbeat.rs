@@ -17,6 +17,9 @@ pub struct Heartbeat {
     pub queues: Vec<QueueLoad>,
     /// Callables that the worker offers.
     pub callables: Vec<String>,
+    /// Whether it has others, which resolvers find when they are asked for.
+    #[serde(default)]
+    pub resolves: bool,
     /// Steps that have been running for longer than a heartbeat.
     pub running: Vec<RunningStep>,
     /// Whether the worker is about to stop.

@@ -260,6 +260,9 @@ pub struct WorkerView {
     pub queues: Vec<QueueLoad>,
     /// What it can run.
     pub callables: Vec<String>,
+    /// Whether it has others, which resolvers find when they are asked for.
+    #[serde(default)]
+    pub resolves: bool,
     /// Whether it is about to stop.
     pub draining: bool,
     /// Whether it was heard of lately.

@@ -22,6 +22,7 @@ struct Row {
     failed: i32,
     remaining: i32,
     is_no_op: bool,
+    stopped: bool,
 }
 
 impl Row {
@@ -61,13 +62,25 @@ impl From<BreakRow> for Break {
 impl Store {
     /// The batches of a task that are sealed or being expanded.
     pub(crate) async fn view_batches(&self, task: TaskId) -> Result<Vec<BatchView>, StoreError> {
+        Ok(self.batches_and_stops(task).await?.into_iter().map(|(batch, _)| batch).collect())
+    }
+
+    /// The batches of a task, and whether each was stopped by its failures.
+    pub(crate) async fn batches_and_stops(
+        &self,
+        task: TaskId,
+    ) -> Result<Vec<(BatchView, bool)>, StoreError> {
         let mut connection = self.reads.lend().await?;
         let rows =
             sqlx::query_file_as!(Row, "queries/views/batches.sql", task.as_uuid(), None::<Uuid>)
                 .fetch_all(&mut *connection)
                 .await?;
         connection.give_back();
-        rows.into_iter().map(Row::view).collect()
+        let with_stop = |row: Row| {
+            let stopped = row.stopped;
+            Ok((row.view()?, stopped))
+        };
+        rows.into_iter().map(with_stop).collect()
     }
 
     /// One batch; `None` if there is none of this id.

@@ -1,6 +1,7 @@
 //! Ending a task before its steps have ended: nothing new of it starts; what has no outcome gets one.
 
 use tasker_messages::{BatchId, Namespace, StepFailure, TaskId, TaskState};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::pool::{Tx, commit, retry_conflicts};
@@ -25,8 +26,8 @@ pub enum Cancelled {
 pub(crate) enum Ending {
     /// Somebody asked for it.
     Cancelled { principal: String, reason: Option<String> },
-    /// It passed a limit of time.
-    Stale { failure: StepFailure, dead_letter: bool },
+    /// It passed a limit of time, as somebody saw who had it to look at until then.
+    Stale { failure: StepFailure, dead_letter: bool, check_at: OffsetDateTime },
 }
 
 /// An [`Ending`] as it is stored.
@@ -50,7 +51,7 @@ impl Ending {
                 error: None,
                 dead_letter: false,
             },
-            Ending::Stale { failure, dead_letter } => Columns {
+            Ending::Stale { failure, dead_letter, .. } => Columns {
                 state: TaskState::Error,
                 action: "end_stale_task",
                 principal: "lifecycle",
@@ -94,7 +95,8 @@ impl Store {
         let task = id.as_uuid();
         lock_of_task(&mut tx, task).await?;
         let row = sqlx::query!(
-            r#"select namespace, state::text as "state!", finished_at is not null as "ended!"
+            r#"select namespace, state::text as "state!", finished_at is not null as "ended!",
+                      check_at
                from tasker.tasks where id = $1 for no key update"#,
             task
         )
@@ -102,6 +104,13 @@ impl Store {
         .await?;
         let Some(row) = row else { return Ok(Cancelled::Unknown) };
         if row.ended {
+            let state = row.state.parse().map_err(|e| StoreError::stored("task state", e))?;
+            return Ok(Cancelled::Ended(state));
+        }
+        if let Ending::Stale { check_at, .. } = ending
+            && row.check_at != Some(*check_at)
+        {
+            // Its times have begun anew, or another node looks at it.
             let state = row.state.parse().map_err(|e| StoreError::stored("task state", e))?;
             return Ok(Cancelled::Ended(state));
         }
@@ -125,8 +134,7 @@ impl Store {
     }
 
     /// Gives `cancelled` outcomes to members of cancelled and stopped batches that have none, at most
-    /// so many;
-    /// removes the members of expansions that were cancelled. Returns whether anything was changed,
+    /// so many; removes the members of expansions that were cancelled. Returns whether anything was changed,
     /// so that more may be left.
     pub async fn cancel_members(&self, limit: u32) -> Result<bool, StoreError> {
         let batches = sqlx::query_scalar!(

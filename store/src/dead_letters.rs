@@ -49,6 +49,30 @@ impl Row {
     }
 }
 
+/// A message that was carried and is refused.
+#[derive(Debug, Clone, Copy)]
+pub struct RefusedMessage<'a> {
+    /// Its subject.
+    pub subject: &'a str,
+    /// What it holds.
+    pub payload: &'a [u8],
+    /// The idempotency key beside the document.
+    pub key: Option<&'a str>,
+    /// Where it stands in its stream.
+    pub place: &'a str,
+}
+
+/// What is needed to submit a refused message.
+#[derive(Debug, Clone, Default)]
+pub struct KeptMessage {
+    /// What it holds.
+    pub payload: Vec<u8>,
+    /// The idempotency key beside the document.
+    pub key: Option<String>,
+    /// Where it stood in its stream; letters of earlier builds do not say.
+    pub place: Option<String>,
+}
+
 /// Which dead letters are meant; what is `None` does not matter.
 #[derive(Debug, Clone, Default)]
 pub struct DeadLetterFilter {
@@ -67,21 +91,25 @@ pub struct DeadLetterFilter {
 impl Store {
     /// Keeps a message that was carried but cannot be accepted; the namespace is that of its subject
     /// and need not be a valid one.
+    /// The same message is kept once, however often it comes.
     pub async fn keep_dead_letter(
         &self,
         namespace: &str,
-        subject: &str,
-        payload: &[u8],
+        message: &RefusedMessage<'_>,
         refusal: &Refusal,
     ) -> Result<(), StoreError> {
         let error = serde_json::to_value(refusal).map_err(|e| StoreError::stored("error", e))?;
         sqlx::query!(
-            "insert into tasker.dead_letters (namespace, subject, payload, error)
-             values ($1, $2, $3, $4)",
+            "insert into tasker.dead_letters
+                 (namespace, subject, payload, error, idempotency_key, place)
+             values ($1, $2, $3, $4, $5, $6)
+             on conflict (place) do nothing",
             namespace,
-            subject,
-            payload,
+            message.subject,
+            message.payload,
             error,
+            message.key,
+            message.place,
         )
         .execute(&self.hot)
         .await?;
@@ -170,13 +198,19 @@ impl Store {
         Ok(Some(DeadLetterView { letter, error: row.error, payload, step, task }))
     }
 
-    /// The payload of a refused message.
-    pub async fn dead_letter_payload(&self, id: i64) -> Result<Option<Vec<u8>>, StoreError> {
-        let payload =
-            sqlx::query_scalar!("select payload from tasker.dead_letters where id = $1", id)
-                .fetch_optional(&self.api)
-                .await?;
-        Ok(payload.flatten())
+    /// A refused message, to submit it again.
+    pub async fn kept_message(&self, id: i64) -> Result<Option<KeptMessage>, StoreError> {
+        let row = sqlx::query!(
+            "select payload, idempotency_key, place from tasker.dead_letters where id = $1",
+            id
+        )
+        .fetch_optional(&self.api)
+        .await?;
+        Ok(row.map(|row| KeptMessage {
+            payload: row.payload.unwrap_or_default(),
+            key: row.idempotency_key,
+            place: row.place,
+        }))
     }
 
     /// What a task was submitted with, to submit it again. `None` if there is no such task.

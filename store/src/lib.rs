@@ -41,7 +41,7 @@ pub use claims::{Granted, Reclaim};
 pub use convergence::{ConvergeCandidates, Converged};
 pub use counters::FinishedTask;
 pub use cursors::{NewPage, PreviousPage};
-pub use dead_letters::DeadLetterFilter;
+pub use dead_letters::{DeadLetterFilter, KeptMessage, RefusedMessage};
 pub use dispatch::{MemberRow, OpenBatch, ReadyStep};
 pub use error::StoreError;
 pub use expansion::{Chunk, Expandable, ExpandingBatch, MemberSource, NewBatch, NewMember, Sealed};

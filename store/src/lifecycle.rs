@@ -1,11 +1,13 @@
 //! Limits of time: tasks that are due for a look, and what follows from it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use tasker_messages::{Namespace, StepFailure, StepId, TaskId, TaskState, TemplateId, WorkerId};
 use tasker_workflow::{
     Review, StalenessAction, StepPhase, StepTiming, TaskTiming, Template, overdue,
 };
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::cancel::Ending;
@@ -29,22 +31,42 @@ struct Due {
     namespace: Namespace,
     template: Arc<Template>,
     timing: TaskTiming,
-    /// Who ran the steps, in their order.
-    workers: Vec<Option<Uuid>>,
+    /// By when others may look at it; changes with whatever begins its times anew.
+    check_at: OffsetDateTime,
+    /// Members of its open batches, all of which a look reads.
+    members: u64,
+    /// Who runs which step.
+    workers: HashMap<StepId, Uuid>,
 }
+
+/// Members of which one more millisecond passes between two looks at a task.
+const MEMBERS_PER_MS: u64 = 50;
 
 impl Store {
     /// Looks at tasks whose limits of time may have been passed, at most so many. An attempt is overdue
     /// once its worker has been silent for `grace_ms` beyond the attempt's time.
     pub async fn review_tasks(&self, limit: u32, grace_ms: u64) -> Result<Reviewed, StoreError> {
         let mut reviewed = Reviewed::default();
-        for mut due in self.claim_due(limit).await? {
+        for due in self.claim_due(limit).await? {
             reviewed.tasks += 1;
-            self.time(&mut due).await?;
-            let review = due.template.review(&due.timing, grace_ms);
-            self.conclude(due, review, &mut reviewed).await?;
+            let id = due.id;
+            // One task that cannot be looked at now is looked at later, and holds up no other.
+            if let Err(error) = self.review_one(due, grace_ms, &mut reviewed).await {
+                tracing::warn!(%error, task.id = %id, "the times of a task could not be looked at");
+            }
         }
         Ok(reviewed)
+    }
+
+    async fn review_one(
+        &self,
+        mut due: Due,
+        grace_ms: u64,
+        reviewed: &mut Reviewed,
+    ) -> Result<(), StoreError> {
+        self.time(&mut due).await?;
+        let review = due.template.review(&due.timing, grace_ms);
+        self.conclude(due, review, reviewed).await
     }
 
     async fn claim_due(&self, limit: u32) -> Result<Vec<Due>, StoreError> {
@@ -64,7 +86,9 @@ impl Store {
                         is_stale: row.is_stale,
                         steps: Vec::new(),
                     },
-                    workers: Vec::new(),
+                    check_at: row.check_at,
+                    members: row.members as u64,
+                    workers: HashMap::new(),
                 }),
                 // One template that this build cannot read must not hold up other tasks.
                 Err(error) if !error.is_transient() => {
@@ -94,7 +118,7 @@ impl Store {
                 },
                 since_ms: row.since_ms.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0),
             });
-            due.workers.push(row.lease_worker);
+            due.workers.extend(row.lease_worker.map(|worker| (StepId::from_uuid(row.id), worker)));
         }
         Ok(())
     }
@@ -108,7 +132,8 @@ impl Store {
         let action = due.template.lifecycle.action;
         if let Some(failure) = review.stale.as_ref().filter(|_| action != StalenessAction::None) {
             let dead_letter = action == StalenessAction::Dlq;
-            let ending = Ending::Stale { failure: failure.clone(), dead_letter };
+            let (failure, check_at) = (failure.clone(), due.check_at);
+            let ending = Ending::Stale { failure, dead_letter, check_at };
             if let Cancelled::Now { namespace } = self.end_task(due.id, &ending).await? {
                 let state = TaskState::Error;
                 reviewed.ended.push(FinishedTask { id: due.id, namespace, state });
@@ -116,12 +141,12 @@ impl Store {
             return Ok(());
         }
         for step in &review.overdue {
-            let place = due.timing.steps.iter().position(|timed| timed.id == step.id);
-            let worker = place.and_then(|place| due.workers[place]).unwrap_or_default();
+            let worker = due.workers.get(&step.id).copied().unwrap_or_default();
             let attempt = overdue_attempt(step, WorkerId::from_uuid(worker));
             reviewed.overdue.push((due.namespace.clone(), attempt));
         }
-        self.look_again(due.id, review.next_ms, review.stale.as_ref()).await
+        let next_ms = review.next_ms.map(|next| next.max(due.members / MEMBERS_PER_MS));
+        self.look_again(due.id, next_ms, review.stale.as_ref()).await
     }
 
     /// Plans the next look; a limit that was passed without consequence is not looked at again.
@@ -137,7 +162,7 @@ impl Store {
         sqlx::query!(
             "update tasker.tasks
              set check_at = now() + make_interval(secs => $2),
-                 stale_at = case when $3 then now() else stale_at end
+                 overran_at = case when $3 then now() else overran_at end
              where id = $1 and finished_at is null",
             task.as_uuid(),
             next_ms.map(|ms| ms as f64 / 1000.0),

@@ -148,7 +148,7 @@ impl Store {
     async fn repaired_task(&self, tx: &mut Tx, id: TaskId) -> Result<TaskRow, Stop> {
         let row = sqlx::query!(
             r#"select namespace, state::text as "state!", template_id,
-                      stale_at is not null and state = 'error' as "is_stale!",
+                      stale_at is not null as "is_stale!",
                       array(select name from tasker.steps s
                             where s.task_id = t.id and s.batch_id is null
                               and s.kind = 'deferred_convergence') as "joins!"
@@ -163,8 +163,8 @@ impl Store {
         };
         if row.is_stale {
             let message = format!(
-                "task {id} was ended by a limit of its lifecycle, and its steps with it; redrive its \
-                 dead letter or submit it again"
+                "task {id} was ended by a limit of its lifecycle, and its steps with it; submit it \
+                 again, or redrive its dead letter if it has one"
             );
             return Err(Stop::Refused(Refusal::new(code::TASK_ENDED, message)));
         }
@@ -379,6 +379,7 @@ async fn recount(tx: &mut Tx, task: TaskId, targets: &[Target]) -> Result<(), St
          set active_steps = active_steps + $2, failed_steps = failed_steps - $3,
              state = 'in_progress', finished_at = null,
              check_at = case when check_at is not null then now() end,
+             clock_from = now(), overran_at = null,
              error = case when exists (select from tasker.batches b where b.task_id = t.id
                                          and b.settled and b.state = 'failed')
                           then t.error end,

@@ -7,7 +7,8 @@ use tasker_messages::{
     BatchState, BatchView, Namespace, StepKind, StepState, TaskId, TaskState, TemplateId, Why,
 };
 use tasker_workflow::{
-    BatchFact, Choice, Ending, Lease, StepDetail, StepFact, TaskDetail, stored_choice, why,
+    BatchFact, Choice, Ending, Lease, StepDetail, StepFact, TaskDetail, TaskStop, stored_choice,
+    why,
 };
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -50,7 +51,11 @@ impl Store {
         let namespace: Namespace = parse("namespace", &row.namespace)?;
         let template = self.template(TemplateId::from_uuid(row.template_id)).await?;
         let mut detail = self.detail(id).await?;
-        detail.cancelled = state == TaskState::Cancelled;
+        detail.stopped = match (state, row.is_stale) {
+            (TaskState::Cancelled, _) => Some(TaskStop::Cancelled),
+            (_, true) => Some(TaskStop::Stale),
+            _ => None,
+        };
         detail.offers = self.offers(&namespace, live_within).await?;
         let reasons = why(&template, &detail);
         Ok(Some(Why { id, state, error: failure(row.error)?, reasons }))
@@ -60,30 +65,21 @@ impl Store {
         let rows = sqlx::query_file_as!(Row, "queries/views/why.sql", id.as_uuid())
             .fetch_all(&self.api)
             .await?;
-        let batches = self.view_batches(id).await?;
+        let batches = self.batches_and_stops(id).await?;
         let mut detail = TaskDetail::default();
         for row in rows {
             row.note(&mut detail)?;
         }
-        let sealed = batches
-            .iter()
-            .filter(|b| !matches!(b.state, BatchState::Expanding | BatchState::Cancelled));
-        detail.facts.batches =
-            sealed.map(|batch| (batch.worker_template.clone(), fact(batch))).collect();
-        detail.batches =
-            batches.into_iter().map(|batch| (batch.worker_template.clone(), batch)).collect();
+        for (batch, stopped) in batches {
+            let worker = batch.worker_template.clone();
+            if !matches!(batch.state, BatchState::Expanding | BatchState::Cancelled) {
+                let BatchView { remaining, succeeded, failed, .. } = batch;
+                let fact = BatchFact { remaining, succeeded, failed, stopped };
+                detail.facts.batches.insert(worker.clone(), fact);
+            }
+            detail.batches.insert(worker, batch);
+        }
         Ok(detail)
-    }
-}
-
-fn fact(batch: &BatchView) -> BatchFact {
-    BatchFact {
-        remaining: batch.remaining,
-        succeeded: batch.succeeded,
-        failed: batch.failed,
-        // Without a stop a batch fails only if no member succeeded.
-        stopped: batch.state == BatchState::Failed
-            && (batch.succeeded > 0 || batch.failed < batch.expected),
     }
 }
 

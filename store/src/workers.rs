@@ -19,11 +19,12 @@ impl Store {
             serde_json::to_value(&beat.queues).map_err(|e| StoreError::stored("queues", e))?;
         sqlx::query!(
             "insert into tasker.workers
-                 (id, namespace, name, build, queues, callables, draining)
-             values ($1, $2, $3, $4, $5, $6, $7)
+                 (id, namespace, name, build, queues, callables, draining, resolves)
+             values ($1, $2, $3, $4, $5, $6, $7, $8)
              on conflict (id, namespace) do update
              set queues = excluded.queues, callables = excluded.callables,
-                 draining = excluded.draining, last_beat_at = now()",
+                 draining = excluded.draining, resolves = excluded.resolves,
+                 last_beat_at = now()",
             beat.worker.as_uuid(),
             namespace.as_str(),
             beat.name,
@@ -31,6 +32,7 @@ impl Store {
             queues,
             &beat.callables,
             beat.draining,
+            beat.resolves,
         )
         .execute(&self.api)
         .await?;
@@ -45,7 +47,7 @@ impl Store {
         limit: u32,
     ) -> Result<WorkerList, StoreError> {
         let rows = sqlx::query!(
-            r#"select id, namespace, name, build, queues, callables, draining, last_beat_at,
+            r#"select id, namespace, name, build, queues, callables, resolves, draining, last_beat_at,
                       last_beat_at > now() - make_interval(secs => $2) as "live!"
                from tasker.workers
                where $1::text is null or namespace = $1
@@ -66,6 +68,7 @@ impl Store {
                 build: row.build,
                 queues: queues(row.queues)?,
                 callables: row.callables,
+                resolves: row.resolves,
                 draining: row.draining,
                 live: row.live,
                 last_beat_at: rfc3339(row.last_beat_at),
@@ -81,7 +84,7 @@ impl Store {
         live_within: Duration,
     ) -> Result<Vec<Offer>, StoreError> {
         let rows = sqlx::query!(
-            "select queues, callables from tasker.workers
+            "select queues, callables, resolves from tasker.workers
              where namespace = $1 and not draining
                and last_beat_at > now() - make_interval(secs => $2)",
             namespace.as_str(),
@@ -89,8 +92,12 @@ impl Store {
         )
         .fetch_all(&self.api)
         .await?;
-        let offer = |queues_json, callables| Ok(Offer { queues: queues(queues_json)?, callables });
-        rows.into_iter().map(|row| offer(row.queues, row.callables)).collect()
+        let mut offers = Vec::with_capacity(rows.len());
+        for row in rows {
+            let queues = queues(row.queues)?;
+            offers.push(Offer { queues, callables: row.callables, resolves: row.resolves });
+        }
+        Ok(offers)
     }
 
     /// Forgets workers that have been silent for an hour.

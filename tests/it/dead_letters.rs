@@ -156,6 +156,7 @@ async fn letters_are_refused_and_removed() -> anyhow::Result<()> {
         ("/v1/dlq/purge", json!({"reason": WHY}), 400, "INVALID_VALUE"),
         ("/v1/dlq/purge", json!({"reason": "", "ids": [1]}), 400, "INVALID_VALUE"),
         ("/v1/dlq/purge", json!({"reason": WHY, "id": 1}), 400, "INVALID_REQUEST"),
+        ("/v1/dlq/purge", json!({"reason": WHY, "older_than_days": 36_501}), 400, "INVALID_VALUE"),
         ("/v1/dlq/purge", json!({"reason": WHY, "ids": vec![1; 10_001]}), 400, "INVALID_VALUE"),
     ];
     for (path, body, status, code) in table {

@@ -1,17 +1,21 @@
 //! `handler.method` and `handler.resolver`: which code runs a step.
 
 use serde_json::{Value, json};
-use tasker_tests::{Api, Cluster};
+use tasker_tests::{Api, Cluster, until};
 
 use crate::support::SOON;
 
-/// Runs a step with this handler; what ran, or the code and text of its error.
-async fn run(api: &Api, name: &str, handler: &str) -> anyhow::Result<(Value, String)> {
-    let template = format!(
+/// A step with this handler, which is tried once.
+fn template(name: &str, handler: &str) -> String {
+    format!(
         "name: {name}\nnamespace_name: faulty\nversion: 1.0.0\nsteps:\n  - name: run\n    \
          handler: {{{handler}}}\n    retry: {{max_attempts: 1}}\n"
-    );
-    api.register(&template).await?;
+    )
+}
+
+/// Runs a step with this handler; what ran, or the code and text of its error.
+async fn run(api: &Api, name: &str, handler: &str) -> anyhow::Result<(Value, String)> {
+    api.register(&template(name, handler)).await?;
     let task = api.run("faulty", name, json!({}), SOON).await?;
     let results = &task.step("run")?["results"];
     match results["error"].is_null() {
@@ -36,6 +40,21 @@ async fn methods_and_resolvers_pick_the_handler() -> anyhow::Result<()> {
             "",
         ),
         ("chained", "callable: faulty.found/x, method: m", "x: m", ""),
+        ("resolver_panics", "callable: x, resolver: faulty.panics", "HANDLER_PANIC", "on purpose"),
+    ] {
+        let (got, message) = run(&api, name, handler).await?;
+        assert_eq!(got, ran, "{name}: {message}");
+        assert!(message.contains(says), "{name}: {message}");
+    }
+    Ok(())
+}
+
+/// What a worker does not have another one may have: the step waits, and says for what.
+#[tokio::test]
+async fn what_no_worker_has_is_waited_for() -> anyhow::Result<()> {
+    let cluster = Cluster::shared().await?;
+    let api = cluster.api()?;
+    for (name, handler, code, says) in [
         (
             "method_missing",
             "callable: faulty.methods, method: none",
@@ -54,11 +73,17 @@ async fn methods_and_resolvers_pick_the_handler() -> anyhow::Result<()> {
             "HANDLER_NOT_FOUND",
             "faulty.aside",
         ),
-        ("resolver_panics", "callable: x, resolver: faulty.panics", "HANDLER_PANIC", "on purpose"),
     ] {
-        let (got, message) = run(&api, name, handler).await?;
-        assert_eq!(got, ran, "{name}: {message}");
-        assert!(message.contains(says), "{name}: {message}");
+        api.register(&template(name, handler)).await?;
+        let id = api.submit("faulty", name, json!({})).await?;
+        until(&format!("{name} says {code}"), SOON, async || {
+            let why = api.read(&format!("/v1/tasks/{id}/why")).await?;
+            let message = why["reasons"][0]["message"].as_str().unwrap_or_default().to_owned();
+            Ok(message.contains(&format!("[{code}]")) && message.contains(says))
+        })
+        .await?;
+        let cancelled = api.send("DELETE", &format!("/v1/tasks/{id}"), &[], Vec::new()).await?;
+        assert_eq!(cancelled.status, 202, "{name}: it waits: {}", cancelled.text);
     }
     Ok(())
 }

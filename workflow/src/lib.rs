@@ -34,4 +34,4 @@ pub use retry::{Backoff, NextAttempt, RetryPolicy, UnknownBackoff, next_attempt}
 pub use schema::{Schema, Violation, check_context, check_result};
 pub use template::{BatchConfig, Handler, StepTemplate, Template, compare_versions};
 pub use transition::{Refused, StepEvent, TaskEvent, step_transition, task_end, task_transition};
-pub use why::{Lease, Offer, StepDetail, TaskDetail, why};
+pub use why::{Lease, Offer, StepDetail, TaskDetail, TaskStop, why};

@@ -2,7 +2,7 @@
 
 use tasker_messages::{StepFailure, StepId, StepKind, code};
 
-use crate::template::{StepTemplate, Template};
+use crate::template::Template;
 
 /// Limits of a task; `None` is no limit.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -27,7 +27,7 @@ pub enum StalenessAction {
     Dlq,
     /// It ends.
     Error,
-    /// It is counted and goes on.
+    /// It goes on, and the log says so once.
     None,
 }
 
@@ -56,7 +56,7 @@ impl std::str::FromStr for StalenessAction {
 /// A task that is looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TaskTiming {
-    /// Since its acceptance.
+    /// Since its acceptance, or since it was repaired.
     pub age_ms: u64,
     /// Whether it passed a limit before, and went on.
     pub is_stale: bool,
@@ -111,70 +111,91 @@ const SHORTEST: u64 = 250;
 impl Template {
     /// When a new task is looked at for the first time; `None` if nothing of it has a limit of time.
     pub fn first_review_ms(&self) -> Option<u64> {
-        self.limits().min().map(|limit| limit.max(SHORTEST))
+        self.limits(false).min().map(|limit| limit.max(SHORTEST))
     }
 
-    /// All limits: a state that begins after a look cannot have passed its limit before the next one,
-    /// which comes after the shortest limit at the latest.
-    fn limits(&self) -> impl Iterator<Item = u64> {
-        let task = &self.lifecycle;
-        let steps = self.steps.iter().flat_map(|step| [step.max_in_process_ms, step.timeout_ms]);
-        [
-            task.max_duration_ms,
-            task.max_waiting_for_dependencies_ms,
-            task.max_waiting_for_retry_ms,
-            task.max_in_process_ms,
-        ]
-        .into_iter()
-        .chain(steps)
-        .flatten()
+    /// The limits that count for a task: a state that begins after a look cannot have passed its limit
+    /// before the next one, which comes after the shortest limit at the latest.
+    fn limits(&self, is_stale: bool) -> impl Iterator<Item = u64> {
+        let Lifecycle {
+            max_duration_ms,
+            max_waiting_for_dependencies_ms,
+            max_waiting_for_retry_ms,
+            max_in_process_ms,
+            ..
+        } = self.lifecycle;
+        let of_task = [
+            max_duration_ms,
+            max_waiting_for_dependencies_ms,
+            max_waiting_for_retry_ms,
+            max_in_process_ms,
+        ];
+        let of_steps = self.steps.iter().map(|step| step.max_in_process_ms);
+        let staleness = of_task.into_iter().chain(of_steps).filter(move |_| !is_stale);
+        staleness.chain(self.steps.iter().map(|step| step.timeout_ms)).flatten()
     }
 
     /// Looks at the times of a task. A worker ends an attempt that takes longer than its
     /// `timeout_seconds` by itself; where it has been silent for `grace_ms` after that, the attempt is
     /// overdue.
     pub fn review(&self, task: &TaskTiming, grace_ms: u64) -> Review {
-        let mut review = Review::default();
-        let mut next: Option<u64> = None;
-        let mut passed = |what: &str, since_ms: u64, limit_ms: u64| -> Option<StepFailure> {
-            if since_ms >= limit_ms {
-                return Some(stale(what, since_ms, limit_ms));
-            }
-            let left = limit_ms - since_ms;
-            next = Some(next.map_or(left, |next| next.min(left)));
-            None
-        };
-        if !task.is_stale {
-            let limit = self.lifecycle.max_duration_ms;
-            review.stale = limit.and_then(|limit| passed("the task lasts", task.age_ms, limit));
-        }
-        for step in &task.steps {
-            let Some((_, template)) = self.step(&step.template_step) else { continue };
-            if let Some(limit) = self.limit_of(template, step.phase).filter(|_| !task.is_stale) {
-                let what = format!("step `{}` {}", step.name, step.phase.words());
-                let found = passed(&what, step.since_ms, limit);
-                review.stale = review.stale.or(found);
-            }
-            let timeout = template.timeout_ms.map(|timeout| timeout.saturating_add(grace_ms));
-            if let (StepPhase::InProcess { silent }, Some(timeout)) = (step.phase, timeout) {
-                // One that is not silent is looked at again when it could be.
-                let late = passed("", step.since_ms, timeout).is_some();
-                if late && silent {
-                    review.overdue.push(step.clone());
-                }
-            }
-        }
-        let shortest = self.limits().min();
-        review.next_ms = next.into_iter().chain(shortest).min().map(|wait| wait.max(SHORTEST));
-        review
+        let mut clock = Clock { next_ms: self.limits(task.is_stale).min() };
+        let stale = if task.is_stale { None } else { self.stale(task, &mut clock) };
+        let late = |step: &&StepTiming| self.is_late(step, grace_ms, &mut clock);
+        let overdue = task.steps.iter().filter(late).cloned().collect();
+        Review { stale, overdue, next_ms: clock.next_ms.map(|wait| wait.max(SHORTEST)) }
     }
 
-    fn limit_of(&self, step: &StepTemplate, phase: StepPhase) -> Option<u64> {
-        match phase {
+    /// The first limit that was passed.
+    fn stale(&self, task: &TaskTiming, clock: &mut Clock) -> Option<StepFailure> {
+        let limit = self.lifecycle.max_duration_ms;
+        if let Some(limit) = limit.filter(|&limit| clock.is_over(task.age_ms, limit)) {
+            return Some(stale("the task lasts", task.age_ms, limit));
+        }
+        task.steps.iter().find_map(|step| {
+            let limit = self.limit_of(step)?;
+            let what = || format!("step `{}` {}", step.name, step.phase.words());
+            clock.is_over(step.since_ms, limit).then(|| stale(&what(), step.since_ms, limit))
+        })
+    }
+
+    /// Whether nobody is left to end an attempt whose time is over. One whose worker is alive is looked
+    /// at again.
+    fn is_late(&self, step: &StepTiming, grace_ms: u64, clock: &mut Clock) -> bool {
+        let StepPhase::InProcess { silent } = step.phase else { return false };
+        let timeout = self.step(&step.template_step).and_then(|(_, template)| template.timeout_ms);
+        let limit = timeout.map(|timeout| timeout.saturating_add(grace_ms));
+        limit.is_some_and(|limit| clock.is_over(step.since_ms, limit)) && silent
+    }
+
+    /// The limit of what a step does. A worker that is silent runs nothing: its step is taken over, or
+    /// runs out of its `timeout_seconds`.
+    fn limit_of(&self, step: &StepTiming) -> Option<u64> {
+        let (_, template) = self.step(&step.template_step)?;
+        match step.phase {
             StepPhase::Pending => self.lifecycle.max_waiting_for_dependencies_ms,
             StepPhase::WaitingForRetry => self.lifecycle.max_waiting_for_retry_ms,
-            StepPhase::InProcess { .. } => {
-                step.max_in_process_ms.or(self.lifecycle.max_in_process_ms)
+            StepPhase::InProcess { silent: true } => None,
+            StepPhase::InProcess { silent: false } => {
+                template.max_in_process_ms.or(self.lifecycle.max_in_process_ms)
+            }
+        }
+    }
+}
+
+/// When something could be over next.
+struct Clock {
+    next_ms: Option<u64>,
+}
+
+impl Clock {
+    /// Whether a limit was passed; if not, it is looked at when it could be.
+    fn is_over(&mut self, since_ms: u64, limit_ms: u64) -> bool {
+        match limit_ms.checked_sub(since_ms) {
+            None | Some(0) => true,
+            Some(left) => {
+                self.next_ms = Some(self.next_ms.map_or(left, |next| next.min(left)));
+                false
             }
         }
     }
@@ -333,11 +354,14 @@ mod tests {
         assert_eq!(unlimited.review(&TaskTiming::default(), 0), Review::default());
         // Nothing waits: what begins to wait now cannot be late before the shortest limit.
         assert_eq!(review("max_waiting_for_retry_minutes: 0.25", 0, &[]).next_ms, Some(15_000));
+        let a = step("a", StepPhase::InProcess { silent: true }, 9 * MINUTE);
+        let silent = review("max_steps_in_process_minutes: 4", 0, &[a]);
+        assert_eq!(silent.stale, None, "nobody runs it");
         // A task that passed a limit and went on is not stale again, but its attempts have times.
         let running = step("b", StepPhase::InProcess { silent: true }, 90 * MINUTE);
         let task = TaskTiming { age_ms: 99 * MINUTE, is_stale: true, steps: vec![running] };
         let review = template("max_duration_minutes: 1").review(&task, 0);
-        assert_eq!((review.stale, review.overdue.len()), (None, 1));
+        assert_eq!((review.stale, review.overdue.len(), review.next_ms), (None, 1, Some(30_000)));
     }
 
     #[test]

@@ -145,10 +145,11 @@ pub fn next_attempt(
     seed: u64,
 ) -> NextAttempt {
     if failure.is_unserved() {
-        // Attempts that cost nothing are those that met no handler, but for a few that were given
-        // back.
+        // Attempts that cost nothing are mostly those that met no handler. Whoever knows that another
+        // worker has it says how soon to try.
         let in_vain = attempt.saturating_sub(tries_used.saturating_add(1)).min(16);
-        let full = (UNSERVED_MS.0 << in_vain).min(UNSERVED_MS.1);
+        let grown = (UNSERVED_MS.0 << in_vain).min(UNSERVED_MS.1);
+        let full = failure.retry_after_ms.map_or(grown, |soon| soon.clamp(1, UNSERVED_MS.1));
         return NextAttempt::Retry { delay_ms: full - below(full / 2, seed), charged: false };
     }
     let spent = tries_used.saturating_add(1) >= policy.max_attempts;
@@ -296,6 +297,14 @@ mod tests {
                 assert!((most / 2..=most).contains(&delay_ms), "{attempt} {tries_used} {delay_ms}");
             }
         }
+        // Another worker is known to have it.
+        let soon = StepFailure { retry_after_ms: Some(250), ..unserved.clone() };
+        let NextAttempt::Retry { delay_ms, charged: false } =
+            next_attempt(&policy, &soon, 40, 0, 7)
+        else {
+            panic!("not tried again");
+        };
+        assert!((125..=250).contains(&delay_ms), "{delay_ms}");
         // The same code from a handler is its own error.
         let own = StepFailure { error_type: String::new(), ..unserved };
         assert_eq!(next_attempt(&policy, &own, 1, 0, 0), NextAttempt::Exhausted);

@@ -21,7 +21,7 @@ use super::batch_processing::{BatchProcessingMessage, Expansion};
 use super::checkpoints::{CheckpointsMessage, Save};
 use super::dispatch::DispatchMessage;
 use super::finalizer::FinalizerMessage;
-use super::intake::{IntakeMessage, Submission, SubmissionSource, keep_refused};
+use super::intake::{Carried, IntakeMessage, Submission, SubmissionSource, keep_refused};
 use super::node::Node;
 use super::outcomes::{OutcomesMessage, Report};
 use super::{Links, reads};
@@ -396,29 +396,26 @@ fn take_enqueued(node: &Node, links: &Links, delivery: Delivery) {
         .or_else(|| delivery.header("Nats-Msg-Id"))
         .map(str::to_owned);
     // Not for a producer who said that it provides one: it forgot.
-    let place =
-        || format!("enqueued:{}:{}", delivery.published_unix_nanos, delivery.stream_sequence);
+    let place = format!("enqueued:{}:{}", delivery.published_unix_nanos, delivery.stream_sequence);
     let token = subject.strip_prefix("tasker.enqueue.").unwrap_or_default().to_owned();
     let invalid = |e: InvalidName| Refusal::new(code::INVALID_NAME, e.to_string());
     let accepted = delivery
         .protocol_ok()
         .and_then(|()| Namespace::new(&token).map_err(invalid))
-        .and_then(|namespace| request(&namespace, &delivery.payload, key));
+        .and_then(|namespace| request(&namespace, &delivery.payload, key.clone()));
+    let payload = delivery.payload.clone();
+    let carried = Box::new(Carried { subject, payload, key, place, ack });
     match accepted {
         Ok(mut request) => {
             if request.identity != Some(Identity::CallerProvided) {
-                request.idempotency_key.get_or_insert_with(place);
+                request.idempotency_key.get_or_insert_with(|| carried.place.clone());
             }
-            let payload = delivery.payload.clone();
-            let source = SubmissionSource::Enqueued { subject, payload, ack };
+            let source = SubmissionSource::Enqueued(carried);
             links.intake.cast(IntakeMessage::Submit(Box::new(Submission { request, source })));
         }
         Err(refusal) => {
             let node = node.clone();
-            tokio::spawn(async move {
-                let payload = &delivery.payload;
-                keep_refused(&node, &token, &subject, payload, &refusal, &ack).await;
-            });
+            tokio::spawn(async move { keep_refused(&node, &token, &carried, &refusal).await });
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Listens to workers: leases of what they run, slots that are alive. Sent by the bus; emits slots to
 //! dispatch. What is lost when it dies: at most one beat; the next one says the same.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use super::Links;
 use super::dispatch::DispatchMessage;
 use super::node::Node;
+use super::offers::Offered;
 
 /// Listens to workers.
 pub(crate) struct HeartbeatsActor;
@@ -30,6 +31,9 @@ pub(crate) struct HeartbeatsState {
     links: Links,
     workers: HashMap<(WorkerId, Namespace), Alive>,
     told: HashMap<(Namespace, Queue), u32>,
+    /// Whether what workers offer is told at the next sweep: not at each beat, of which there may be
+    /// very many at a time.
+    offers_changed: bool,
     /// Ends with the actor.
     _listener: JoinSet<()>,
 }
@@ -40,6 +44,7 @@ struct Alive {
     draining: bool,
     slots: Vec<(Queue, u32)>,
     callables: Vec<String>,
+    resolves: bool,
 }
 
 /// A worker that has been silent for so many beats has no slots.
@@ -84,7 +89,8 @@ impl Actor for HeartbeatsActor {
         });
         myself.send_interval(Duration::from_secs(1), || HeartbeatsMessage::Sweep);
         let (workers, told) = (HashMap::new(), HashMap::new());
-        Ok(HeartbeatsState { node, links, workers, told, _listener: listener })
+        let offers_changed = false;
+        Ok(HeartbeatsState { node, links, workers, told, offers_changed, _listener: listener })
     }
 
     async fn handle(
@@ -99,7 +105,8 @@ impl Actor for HeartbeatsActor {
                 let silent = state.node.settings.worker.heartbeat() * MISSED_BEATS;
                 let before = state.workers.len();
                 state.workers.retain(|_, alive| alive.seen.elapsed() <= silent);
-                if state.workers.len() < before {
+                if state.offers_changed || state.workers.len() < before {
+                    state.offers_changed = false;
                     state.tell_offers();
                 }
                 state.tell_slots();
@@ -122,6 +129,7 @@ impl HeartbeatsState {
             draining: false,
             slots: Vec::new(),
             callables: Vec::new(),
+            resolves: false,
         });
         alive.seen = now;
         let slots = |q: &tasker_messages::QueueLoad| {
@@ -137,13 +145,12 @@ impl HeartbeatsState {
         (alive.slots, alive.draining) = (slots, beat.draining);
         if offers_more {
             alive.callables.clone_from(&beat.callables);
+            alive.resolves = beat.resolves;
         }
         if record {
             alive.recorded = Some(now);
         }
-        if offers_more {
-            self.tell_offers();
-        }
+        self.offers_changed |= offers_more;
         self.tell_slots();
         if record || !beat.running.is_empty() {
             store_beat(&self.node, namespace, beat, record);
@@ -152,10 +159,16 @@ impl HeartbeatsState {
 
     /// Tells everybody what can be run.
     fn tell_offers(&self) {
-        let mut offers: HashMap<Queue, HashSet<String>> = HashMap::new();
+        let mut offers: HashMap<Queue, Offered> = HashMap::new();
         for alive in self.workers.values().filter(|alive| !alive.draining) {
             for (queue, _) in &alive.slots {
-                offers.entry(queue.clone()).or_default().extend(alive.callables.iter().cloned());
+                let offered = offers.entry(queue.clone()).or_default();
+                offered.resolves |= alive.resolves;
+                for callable in &alive.callables {
+                    if !offered.callables.contains(callable) {
+                        offered.callables.insert(callable.clone());
+                    }
+                }
             }
         }
         self.node.offers.replace(offers);

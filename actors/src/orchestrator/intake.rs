@@ -11,7 +11,9 @@ use tasker_bus::AckHandle;
 use tasker_messages::{
     Accepted, Identity, Namespace, Problem, Refusal, StepId, TaskId, TaskRequest, code,
 };
-use tasker_store::{KnownResults, NewTask, ReadyStep, StoreError, StoredTemplate, SubmitVerdict};
+use tasker_store::{
+    KnownResults, NewTask, ReadyStep, RefusedMessage, StoreError, StoredTemplate, SubmitVerdict,
+};
 use tasker_workflow::check_context;
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -35,7 +37,21 @@ pub(crate) enum SubmissionSource {
     /// A request that waits for its answer.
     Request(oneshot::Sender<Result<Accepted, Refusal>>),
     /// A message of the submit stream: acknowledged after COMMIT; a refused one is kept.
-    Enqueued { subject: String, payload: bytes::Bytes, ack: AckHandle },
+    Enqueued(Box<Carried>),
+}
+
+/// A message of the submit stream.
+pub(crate) struct Carried {
+    /// Its subject.
+    pub(crate) subject: String,
+    /// What it holds.
+    pub(crate) payload: bytes::Bytes,
+    /// The idempotency key beside the document.
+    pub(crate) key: Option<String>,
+    /// Where it stands in its stream: the same message comes again with the same place.
+    pub(crate) place: String,
+    /// How it is acknowledged.
+    pub(crate) ack: AckHandle,
 }
 
 /// What the intake is told.
@@ -282,7 +298,10 @@ async fn conclude(
             SubmitVerdict::Created => {
                 ready.extend(task.ready_steps());
                 metrics::counter!("tasker_submit_tasks_total", "outcome" => "created").increment(1);
-                let warnings = node.offers.warnings(&task.template);
+                let warnings = match &source {
+                    SubmissionSource::Request(_) => node.offers.warnings(&task.template),
+                    SubmissionSource::Enqueued(_) => Vec::new(),
+                };
                 Ok(Accepted { id: task.id, created: true, warnings })
             }
             SubmitVerdict::Existing(id) => {
@@ -311,11 +330,11 @@ async fn answer(
         SubmissionSource::Request(sender) => {
             let _sender_gone = sender.send(result);
         }
-        SubmissionSource::Enqueued { subject, payload, ack } => {
+        SubmissionSource::Enqueued(carried) => {
             if let Err(refusal) = &result {
-                keep_refused(node, namespace.as_str(), &subject, &payload, refusal, &ack).await;
+                keep_refused(node, namespace.as_str(), &carried, refusal).await;
             } else {
-                ack.ack().await;
+                carried.ack.ack().await;
             }
         }
     }
@@ -326,13 +345,13 @@ async fn answer(
 pub(crate) async fn keep_refused(
     node: &Node,
     namespace: &str,
-    subject: &str,
-    payload: &[u8],
+    carried: &Carried,
     refusal: &Refusal,
-    ack: &AckHandle,
 ) {
+    let Carried { subject, payload, key, place, ack } = carried;
+    let message = RefusedMessage { subject, payload, key: key.as_deref(), place };
     tracing::warn!(subject, code = refusal.code, error = %refusal, "enqueued task refused; kept as a dead letter");
-    match node.store.keep_dead_letter(namespace, subject, payload, refusal).await {
+    match node.store.keep_dead_letter(namespace, &message, refusal).await {
         Ok(()) => ack.ack().await,
         Err(error) => {
             tracing::error!(subject, %error, "dead letter could not be kept; the message comes back")

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde_json::Value;
 use tasker_messages::json::{Limits, inspect};
-use tasker_messages::{Namespace, Problem, Refusal, StepFailure, StepId, StepKind, code};
+use tasker_messages::{Namespace, Problem, Queue, Refusal, StepFailure, StepId, StepKind, code};
 use tasker_store::{FinishedAttempt, JudgedStep, StoreError};
 use tasker_workflow::{Schema, batching, check_result, choose};
 
@@ -30,7 +30,10 @@ pub(crate) async fn judge(
                     attempt.ending = Err(refused_result(&problem));
                 }
             }
-            Err(failure) => bound_failure(failure, limits),
+            Err(failure) => {
+                bound_failure(failure, limits);
+                hurry_if_offered(node, failure);
+            }
         }
     }
     let judged: Vec<(StepId, u32)> = set
@@ -48,6 +51,19 @@ pub(crate) async fn judge(
     let steps = node.store.find_judged(namespace, &judged).await.map_err(unread)?;
     judge_structure(node, set, &steps).await.map_err(unread)?;
     judge_results(set, &steps).await
+}
+
+/// A step that met a worker without its handler comes back soon if another one is known to have it.
+fn hurry_if_offered(node: &Node, failure: &mut StepFailure) {
+    const SOON_MS: u64 = 250;
+    if !failure.is_unserved() {
+        return;
+    }
+    let wanted = |key: &str| failure.context[key].as_str();
+    let queue = wanted("queue").and_then(|queue| Queue::new(queue).ok());
+    let offered = queue.zip(wanted("callable"));
+    let offered = offered.is_some_and(|(queue, callable)| node.offers.has(&queue, callable));
+    failure.retry_after_ms = offered.then_some(SOON_MS);
 }
 
 /// Whether an outcome of such a step decides about other steps.

@@ -1,39 +1,67 @@
 //! Which callables live workers offer, as their heartbeats tell. Shared by whoever wants to warn; what
 //! is not known yet is only not known.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{PoisonError, RwLock};
 
 use tasker_messages::Queue;
-use tasker_workflow::{Handler, StepTemplate, Template};
+use tasker_workflow::{Handler, Template};
 
-/// Callables by queue, of all namespaces: a worker that serves all namespaces is heard in one only
-/// when there is work.
+/// By queue, of all namespaces: a worker that serves all namespaces is heard in one only when there is
+/// work.
 #[derive(Debug, Default)]
-pub struct Offers(RwLock<HashMap<Queue, HashSet<String>>>);
+pub struct Offers(RwLock<HashMap<Queue, Offered>>);
+
+/// What the live workers of a queue have.
+#[derive(Debug, Default)]
+pub(crate) struct Offered {
+    pub(crate) callables: HashSet<String>,
+    /// Whether one of them has resolvers, which may find any.
+    pub(crate) resolves: bool,
+}
+
+impl Offered {
+    fn has(&self, callable: &str) -> bool {
+        self.resolves || self.callables.contains(callable)
+    }
+}
 
 /// Most warnings about one template.
 const MAX_WARNINGS: usize = 20;
 
 impl Offers {
-    pub(crate) fn replace(&self, offers: HashMap<Queue, HashSet<String>>) {
+    pub(crate) fn replace(&self, offers: HashMap<Queue, Offered>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = offers;
     }
 
-    /// Warns of steps that no live worker could run.
+    /// Whether a live worker of the queue is known to have the callable.
+    pub(crate) fn has(&self, queue: &Queue, callable: &str) -> bool {
+        let offers = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        offers.get(queue).is_some_and(|offered| offered.has(callable))
+    }
+
+    /// Warns of callables that no live worker is known to have, once each.
     pub(crate) fn warnings(&self, template: &Template) -> Vec<String> {
         let offers = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let lacking =
-            template.steps.iter().map(|step| (step, &step.handler)).filter(|(_, handler)| {
-                !offers.get(&handler.queue).is_some_and(|known| known.contains(&handler.callable))
-            });
-        let warning = |(step, handler): (&StepTemplate, &Handler)| {
+        let mut lacking: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
+        for step in &template.steps {
+            let Handler { queue, callable, .. } = &step.handler;
+            if !offers.get(queue).is_some_and(|offered| offered.has(callable)) {
+                lacking.entry((queue.as_str(), callable)).or_default().push(step.name.as_str());
+            }
+        }
+        let warning = |((queue, callable), steps): ((&str, &str), Vec<&str>)| {
+            let more = match steps.len() {
+                1 => String::new(),
+                n => format!(" and {} more", n - 1),
+            };
             format!(
-                "no live worker of the queue `{}` is known to have `{}`: step `{}` waits until one has",
-                handler.queue, handler.callable, step.name
+                "no live worker of the queue `{queue}` is known to have `{callable}`: step `{}`{more} \
+                 waits until one has",
+                steps[0]
             )
         };
-        lacking.take(MAX_WARNINGS).map(warning).collect()
+        lacking.into_iter().take(MAX_WARNINGS).map(warning).collect()
     }
 }
 
@@ -46,19 +74,24 @@ mod tests {
         let source = "name: t\nnamespace_name: n\nversion: 1.0.0\nsteps:\n\
             - {name: a, handler: {callable: x}}\n\
             - {name: b, handler: {callable: x, queue: q}}\n\
-            - {name: c, handler: {callable: y}}\n";
+            - {name: c, handler: {callable: y}}\n\
+            - {name: d, handler: {callable: y}}\n";
         let template = Template::parse(source.as_bytes()).expect("a template");
         let offers = Offers::default();
         assert_eq!(offers.warnings(&template).len(), 3);
         let q = Queue::new("q").expect("a queue");
-        let one = |callable: &str| HashSet::from([callable.to_owned()]);
-        offers.replace([(Queue::default(), one("x")), (q, one("y"))].into());
+        let one = |callable: &str, resolves| Offered {
+            callables: [callable.to_owned()].into(),
+            resolves,
+        };
+        offers.replace([(Queue::default(), one("x", false)), (q.clone(), one("y", false))].into());
         let warnings = offers.warnings(&template);
-        assert_eq!(warnings.len(), 2);
-        assert!(
-            warnings[0].contains("queue `q`") && warnings[0].contains("step `b`"),
-            "{warnings:?}"
-        );
-        assert!(warnings[1].contains("`y`") && warnings[1].contains("step `c`"), "{warnings:?}");
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        assert!(warnings[0].contains("`y`: step `c` and 1 more waits"), "{warnings:?}");
+        assert!(warnings[1].contains("queue `q`") && warnings[1].contains("step `b` waits"));
+        assert!(offers.has(&q, "y") && !offers.has(&q, "x"));
+        // Nobody knows what a resolver finds.
+        offers.replace([(Queue::default(), one("x", true)), (q, one("y", true))].into());
+        assert_eq!(offers.warnings(&template), [""; 0]);
     }
 }

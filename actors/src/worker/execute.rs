@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
+use serde_json::json;
 use tasker_messages::{
     AttemptFinished, AttemptOutcome, ReleasedStep, SharedStep, StepFailure, StepKind, WorkItem,
     code,
@@ -167,7 +168,9 @@ fn find_handler(step: &Step, shared: &SharedStep) -> Result<RegisteredHandler, S
         metrics::counter!("tasker_worker_missing_handlers_total").increment(1);
         tracing::warn!(callable, method, step.id = %step.item.step_id, %error, "no such handler");
     }
-    found.map_err(|error| error.with_type(StepFailure::UNSERVED))
+    // By this the orchestrator knows whether another worker has it.
+    let wanted = json!({"queue": step.place.queue, "callable": callable});
+    found.map_err(|error| error.with_type(StepFailure::UNSERVED).with_context(wanted))
 }
 
 async fn store_yielded(ctx: &StepContext, result: StepResult) -> Result<(), StepError> {

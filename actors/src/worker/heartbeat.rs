@@ -153,6 +153,7 @@ async fn beat(core: &Core, age: Duration) {
             build: env!("CARGO_PKG_VERSION").to_owned(),
             queues: queues.collect(),
             callables: core.registry.callables().map(str::to_owned).collect(),
+            resolves: core.registry.resolves(),
             running: core.held.running(place, age, MAX_LISTED),
             draining: core.stage() != Stage::Serving,
         };

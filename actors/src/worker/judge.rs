@@ -159,6 +159,12 @@ mod tests {
         let large = json!({"x": "y".repeat(70_000)});
         check(error(StepError::permanent("C", "m").with_context(large)), Err(("C", false)));
         check(error(StepError::permanent("C", "m").with_context(json!("\0"))), Err(("C", false)));
+        // A handler cannot say that it is not there, which would cost it no tries.
+        let own = StepError::retryable("MINE", "x").with_type(StepFailure::UNSERVED);
+        let AttemptOutcome::Failed(failure) = judge(Ending::Returned(Err(own)), 1_000) else {
+            panic!("it failed");
+        };
+        assert!(!failure.is_unserved(), "{failure:?}");
         check(Ending::TimedOut(Duration::from_secs(1)), Err((code::HANDLER_TIMEOUT, true)));
         check(Ending::Panicked(Box::new("oh")), Err((code::HANDLER_PANIC, false)));
         check(Ending::Panicked(Box::new("oh".to_owned())), Err((code::HANDLER_PANIC, false)));

@@ -27,7 +27,10 @@ fn render(why: &Why) -> String {
         ));
     }
     if why.reasons.is_empty() {
-        text.push_str("nothing is left to do\n");
+        text.push_str(match why.state.is_terminal() {
+            true => "nothing is left to do\n",
+            false => "everything of it has just ended; the next transaction ends the task\n",
+        });
     }
     text
 }

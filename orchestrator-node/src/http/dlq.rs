@@ -4,8 +4,8 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use tasker_messages::{
-    DeadLetter, DeadLetterGroups, DeadLetterKind, DeadLetterList, DeadLetterView, Namespace, Purge,
-    Purged, Redriven, Refusal, Retry, TaskRequest, code,
+    DeadLetter, DeadLetterGroups, DeadLetterKind, DeadLetterList, DeadLetterView, Identity,
+    Namespace, Purge, Purged, Redriven, Refusal, Retry, TaskRequest, code,
 };
 use tasker_store::{DeadLetterFilter, RepairTarget};
 use tasker_workflow::RepairAction;
@@ -15,6 +15,9 @@ use super::extract::Route;
 use super::problem::ApiError;
 use super::query::{Params, id};
 use super::repair::{audited, invalid, read, repair};
+
+/// The longest idempotency key in bytes.
+const MAX_KEY: usize = 512;
 
 fn no_letter(id: i64) -> ApiError {
     Refusal::new(code::DEAD_LETTER_NOT_FOUND, format!("there is no dead letter {id}")).into()
@@ -56,8 +59,8 @@ pub(super) async fn show(
     Ok(Json(view.ok_or_else(|| no_letter(letter))?))
 }
 
-/// Gives a letter another try: a member runs again, a message or a task is submitted anew. The number
-/// of the letter is the idempotency key of what has none, so that a second try makes no second task.
+/// Gives a letter another try: a member runs again, a message is submitted under the key with which it
+/// was carried, a task under one made of the letter's number: a second try makes no second task.
 pub(super) async fn redrive(
     State(api): State<Api>,
     Route(path): Route<String>,
@@ -79,8 +82,7 @@ pub(super) async fn redrive(
             repair(&api, task, target, reason, Some(by)).await?.0.id
         }
         _ => {
-            let mut request = request_of(&api, &letter).await?;
-            request.idempotency_key.get_or_insert_with(|| format!("dead-letter:{number}"));
+            let request = request_of(&api, &letter).await?;
             let accepted = api.links.submit(request).await?;
             api.node.store.note_redriven(&letter, accepted.id, &by, &reason).await?;
             accepted.id
@@ -91,17 +93,29 @@ pub(super) async fn redrive(
 
 /// What a letter asks for.
 async fn request_of(api: &Api, letter: &DeadLetter) -> Result<TaskRequest, ApiError> {
+    let own_key = || format!("dead-letter:{}", letter.id);
     if let Some(task) = letter.task_id {
-        let request = api.node.store.request_of_task(task).await?;
-        return request.ok_or_else(|| {
-            Refusal::new(code::TASK_NOT_FOUND, format!("there is no task {task}")).into()
-        });
+        let mut request = api.node.store.request_of_task(task).await?.ok_or_else(|| {
+            Refusal::new(code::TASK_NOT_FOUND, format!("there is no task {task}"))
+        })?;
+        request.idempotency_key = Some(own_key());
+        return Ok(request);
     }
     let namespace = Namespace::new(&letter.namespace)
         .map_err(|e| Refusal::new(code::INVALID_NAME, e.to_string()))?;
-    let payload = api.node.store.dead_letter_payload(letter.id).await?.unwrap_or_default();
-    Ok(TaskRequest::parse(&payload, Some(&namespace))
-        .map_err(|problems| Refusal::of_document("the message", problems))?)
+    let kept = api.node.store.kept_message(letter.id).await?.unwrap_or_default();
+    let mut request = TaskRequest::parse(&kept.payload, Some(&namespace))
+        .map_err(|problems| Refusal::of_document("the message", problems))?;
+    if kept.key.as_ref().is_some_and(|key| !(1..=MAX_KEY).contains(&key.len())) {
+        let message = format!("must be 1 to {MAX_KEY} bytes; submit it anew with another one");
+        return Err(invalid("idempotency_key", &message));
+    }
+    request.idempotency_key = request.idempotency_key.or(kept.key);
+    // A producer who said that it provides a key forgot it; that is not made good here.
+    if request.identity != Some(Identity::CallerProvided) {
+        request.idempotency_key.get_or_insert_with(|| kept.place.unwrap_or_else(own_key));
+    }
+    Ok(request)
 }
 
 pub(super) async fn purge(State(api): State<Api>, body: Body) -> Result<Json<Purged>, ApiError> {
@@ -117,6 +131,10 @@ pub(super) async fn purge(State(api): State<Api>, body: Body) -> Result<Json<Pur
         let what =
             "ids, namespace, fingerprint, older_than_days or redriven must say which letters";
         return Err(invalid("", what));
+    }
+    if older_than_days.is_some_and(|days| days > Purge::MOST_DAYS) {
+        let message = format!("must be at most {}", Purge::MOST_DAYS);
+        return Err(invalid("older_than_days", &message));
     }
     if ids.as_ref().is_some_and(|ids| ids.len() > Purge::MOST_IDS) {
         return Err(invalid("ids", &format!("must be at most {}", Purge::MOST_IDS)));

@@ -146,6 +146,11 @@ impl HandlerRegistry {
         })
     }
 
+    /// Whether there are resolvers: then there may be handlers that [`Self::callables`] does not name.
+    pub fn resolves(&self) -> bool {
+        !self.resolvers.is_empty()
+    }
+
     /// The names of all registered handlers, sorted.
     pub fn callables(&self) -> impl Iterator<Item = &str> {
         self.handlers.keys().map(String::as_str)

@@ -25,5 +25,5 @@ with ended as (
 update tasker.tasks
 set state = ($4::text)::tasker.task_state, finished_at = clock_timestamp(),
     error = coalesce($6::json, error),
-    stale_at = case when $6::json is not null then now() else stale_at end
+    stale_at = case when $6::json is not null then now() end
 where id = $1

@@ -10,5 +10,9 @@ update tasker.tasks t
 set check_at = now() + interval '30 s'
 from due
 where t.id = due.id
-returning t.id, t.namespace, t.template_id, t.stale_at is not null as "is_stale!",
-          (extract(epoch from now() - t.created_at) * 1000)::bigint as "age_ms!"
+returning t.id, t.namespace, t.template_id, t.overran_at is not null as "is_stale!",
+          t.check_at as "check_at!",
+          (extract(epoch from now() - greatest(t.created_at, t.clock_from)) * 1000)::bigint
+              as "age_ms!",
+          (select coalesce(sum(b.expected), 0) from tasker.batches b
+           where b.task_id = t.id and not b.settled) as "members!"

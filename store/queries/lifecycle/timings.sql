@@ -1,5 +1,5 @@
 -- Rows of one task that wait or are known to run, and for how long. Of batches, members that run or
--- wait for a retry; those that are ready are on their way.
+-- wait for a retry; those that are ready are on their way. No more rows than a look can hold.
 with listed as (
     select s.* from tasker.steps s
     where s.task_id = $1 and s.batch_id is null
@@ -20,7 +20,8 @@ select s.id as "id!", s.name as "name!", s.kind::text as "kind!", s.state::text 
        s.attempt as "attempt!", coalesce(b.worker_template, s.name) as "template_step!",
        s.lease_worker, coalesce(s.lease_until < now(), true) as "silent!",
        (extract(epoch from now() - case s.state
-            when 'pending' then s.created_at
+            when 'pending' then greatest(s.created_at, (select clock_from from tasker.tasks
+                                                         where id = $1))
             when 'waiting_for_retry' then (select max(f.created_at) from tasker.failed_attempts f
                                            where f.step_id = s.id)
             else coalesce(s.started_at, s.enqueued_at) end) * 1000)::bigint as "since_ms?"
@@ -28,3 +29,4 @@ from listed s
 left join tasker.batches b on b.id = s.batch_id
 where not exists (select from tasker.outcomes o where o.step_id = s.id)
 order by s.id
+limit 10000

@@ -14,9 +14,13 @@ with input as (
         lease_until = null
     from input i
     where s.id = i.step_id and s.namespace = $1 and s.attempt = i.attempt
-    returning s.id, i.attempt, i.error, i.worker, i.execution_ms
+    returning s.id, i.attempt, i.error, i.worker, i.execution_ms, i.charge
 ), kept as (
     insert into tasker.failed_attempts (step_id, attempt, namespace, error, worker, execution_ms)
-    select id, attempt, $1, error::json, worker, execution_ms from moved
+    -- Of workers without the handler the first is kept: a step may meet them for days.
+    select id, attempt, $1, error::json, worker, execution_ms from moved m
+    where m.charge = 1
+       or not exists (select from tasker.failed_attempts f
+                      where f.step_id = m.id and f.error ->> 'error_type' = 'unserved')
 )
 select id from moved

@@ -3,13 +3,16 @@ with members as (
     select s.id, s.attempt, s.cursor ->> 'batch_id' as batch_id,
            ('x' || right(s.id::text, 8))::bit(32)::bigint as ordinal,
            case when json_typeof(s.cursor -> 'start_cursor') = 'number'
+                     and (s.cursor ->> 'start_cursor') ~ '^-?[0-9]{1,30}$'
                 then (s.cursor ->> 'start_cursor')::numeric end as first,
            case when json_typeof(s.cursor -> 'end_cursor') = 'number'
+                     and (s.cursor ->> 'end_cursor') ~ '^-?[0-9]{1,30}$'
                 then (s.cursor ->> 'end_cursor')::numeric end as last
     from tasker.steps s
     where s.id between $2 and $3 and s.batch_id = $1
 ), neighbours as (
-    select batch_id, first, last, lag(last) over (order by first, last) as before
+    select batch_id, first, last, max(last) over (order by first, last
+                           rows between unbounded preceding and 1 preceding) as before
     from members
     where first is not null and last is not null
 ), breaks as (

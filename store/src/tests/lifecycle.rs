@@ -1,7 +1,11 @@
 //! Limits of time.
 
+use std::time::Duration;
+
 use sqlx::PgPool;
-use tasker_messages::{RunningStep, StepId, StepKind, TaskId, TaskState, Verdict, code};
+use tasker_messages::{
+    ReasonCode, RunningStep, StepId, StepKind, TaskId, TaskState, Verdict, code,
+};
 
 use super::{LEASE_MS, World};
 use crate::{RepairRequest, RepairTarget};
@@ -16,7 +20,9 @@ impl World {
     /// Lets the task be due for a look and everything about it so many seconds older.
     async fn age(&self, task: TaskId, seconds: i32) {
         let statements = [
-            "update tasker.tasks set check_at = now(), created_at = created_at - $2 * interval '1 s'
+            "update tasker.tasks
+             set check_at = now(), created_at = created_at - $2 * interval '1 s',
+                 clock_from = clock_from - $2 * interval '1 s'
              where id = $1",
             "update tasker.steps
              set created_at = created_at - $2 * interval '1 s',
@@ -85,6 +91,54 @@ async fn a_task_that_lasts_too_long_ends_and_opens_a_dead_letter(pool: PgPool) {
     };
     let refused = world.store.repair(&request).await.expect("asked").expect_err("refused");
     assert_eq!(refused.code, code::TASK_ENDED);
+    let why = world.store.explain_task(task.id, Duration::from_secs(15)).await;
+    let codes: Vec<ReasonCode> =
+        why.expect("read").expect("there").reasons.iter().map(|reason| reason.code).collect();
+    assert_eq!(codes, [ReasonCode::Cancelled; 3], "members, aggregator and what is behind it");
+}
+
+impl World {
+    /// The task's first step fails for good, and the whole task is repaired afterwards.
+    async fn repair_after(&self, task: &crate::NewTask, seconds: i32) {
+        let mut failed = self.finished(task.step_ids[0], StepKind::Standard, 1);
+        failed.ending = Err(super::failure(false));
+        self.apply(&[failed]).await;
+        assert_eq!(self.state(task.id).await, "blocked_by_failures");
+        self.age(task.id, seconds).await;
+        let request = RepairRequest {
+            task: task.id,
+            target: RepairTarget::Task,
+            principal: "op".to_owned(),
+            reason: "again".to_owned(),
+        };
+        self.store.repair(&request).await.expect("asked").expect("repaired");
+        assert_eq!(self.state(task.id).await, "in_progress");
+    }
+}
+
+/// The times of a task that is repaired begin anew: however old it is, the repair is not in vain.
+#[sqlx::test]
+async fn a_repair_begins_the_times_anew(pool: PgPool) {
+    let limits = "max_duration_minutes: 10, max_waiting_for_dependencies_minutes: 5";
+    let world = World::of(pool, &limited(limits)).await;
+    let task = world.submit().await;
+    world.repair_after(&task, 3_000).await;
+    let reviewed = world.review().await;
+    assert_eq!((reviewed.tasks, reviewed.ended.len()), (1, 0));
+    assert_eq!(world.state(task.id).await, "in_progress");
+    world.age(task.id, 301).await;
+    assert_eq!(world.review().await.ended.len(), 1, "and then they count");
+}
+
+/// A task that passed a limit, went on and then failed is repaired like any other.
+#[sqlx::test]
+async fn a_task_that_went_on_can_be_repaired(pool: PgPool) {
+    let lifecycle = "max_duration_minutes: 1, staleness_action: none";
+    let world = World::of(pool, &limited(lifecycle)).await;
+    let task = world.submit().await;
+    world.age(task.id, 61).await;
+    world.review().await;
+    world.repair_after(&task, 0).await;
 }
 
 #[sqlx::test]
@@ -99,7 +153,8 @@ async fn the_action_says_what_happens(pool: PgPool) {
         assert_eq!(reviewed.ended.len(), usize::from(action == "error"));
         assert_eq!(world.state(task.id).await, state, "{action}");
         assert_eq!(world.count("select count(*) from tasker.dead_letters").await, letters);
-        let noted = "select count(*) from tasker.tasks where stale_at is not null";
+        let noted =
+            "select count(*) from tasker.tasks where coalesce(stale_at, overran_at) is not null";
         assert_eq!(world.count(noted).await, 1, "{action}");
     }
 }

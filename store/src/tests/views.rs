@@ -18,6 +18,7 @@ fn beat(worker: WorkerId, callable: &str, draining: bool) -> Heartbeat {
         build: "1".to_owned(),
         queues: vec![QueueLoad { queue, slots: 4, busy: 1 }],
         callables: vec![callable.to_owned()],
+        resolves: false,
         running: Vec::new(),
         draining,
     }
@@ -113,6 +114,31 @@ async fn reasons_of_a_batch(pool: PgPool) {
     assert!(world.store.explain_task(nobody, LIVE).await.expect("read").is_none());
 }
 
+/// `why` takes a batch for stopped as convergence does: by its budget. Every member of this one failed,
+/// and it may not lose any.
+#[sqlx::test]
+async fn a_batch_that_failed_as_a_whole_and_was_stopped(pool: PgPool) {
+    let world = World::new(pool).await;
+    let task = world.submit().await;
+    world.succeed(task.step_ids[0], StepKind::Standard).await;
+    world.succeed(task.step_ids[1], StepKind::Batchable).await;
+    let mut batch = world.new_batch(&task, 1);
+    batch.max_failed = 0;
+    world.store.seal_new_batches(std::slice::from_ref(&batch)).await.expect("sealed");
+    let mut set = world.members(batch.id, 1);
+    set[0].ending = Err(super::failure(false));
+    world.apply(&set).await;
+    world.store.converge_tasks(&[task.id]).await.expect("converged");
+    assert_eq!(
+        world.reasons(task.id).await,
+        [
+            "work failed batch_stopped",
+            "join absent batch_stopped",
+            "after absent blocked_by_failures"
+        ]
+    );
+}
+
 /// Each check of an audit finds the damage that it is for.
 #[sqlx::test]
 async fn audits(pool: PgPool) {
@@ -129,7 +155,7 @@ async fn audits(pool: PgPool) {
         failing
     };
     assert_eq!(failing().await, [""; 0]);
-    let damages: [(&'static str, &'static str, &[&str]); 5] = [
+    let damages: [(&'static str, &'static str, &[&str]); 6] = [
         (
             "update tasker.batches set succeeded = succeeded - 1",
             "update tasker.batches set succeeded = succeeded + 1",
@@ -157,6 +183,12 @@ async fn audits(pool: PgPool) {
                    '{"batch_id":"003","start_cursor":2,"end_cursor":3,"batch_size":1}'
                where name = 'work_003'"#,
             &["batch_ids"],
+        ),
+        (
+            "update tasker.batches set expected = 5, published_upto = 0, expanded_upto = 5,
+                 max_failed = 5, remaining = 1",
+            "update tasker.batches set expected = 6, expanded_upto = 6, max_failed = 6, remaining = 2",
+            &["members", "counters"],
         ),
         ("delete from tasker.steps where name = 'work_006'", "select 1", &["members", "counters"]),
     ];

@@ -16,7 +16,7 @@ use crate::convergence::TaskFacts;
 use crate::convergence::fate::{Fate, Fates, is_worker};
 use crate::template::Template;
 
-/// What is known about a task, read in one go.
+/// What is known about a task.
 #[derive(Debug, Clone, Default)]
 pub struct TaskDetail {
     /// What convergence knows.
@@ -27,8 +27,26 @@ pub struct TaskDetail {
     pub batches: HashMap<String, BatchView>,
     /// What live workers of the namespace offer.
     pub offers: Vec<Offer>,
-    /// Whether the task was cancelled.
-    pub cancelled: bool,
+    /// How the task was ended before its steps had ended.
+    pub stopped: Option<TaskStop>,
+}
+
+/// How a task was ended before its steps had ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TaskStop {
+    /// Somebody cancelled it.
+    Cancelled,
+    /// It passed a limit of time.
+    Stale,
+}
+
+impl TaskStop {
+    const fn words(self) -> &'static str {
+        match self {
+            TaskStop::Cancelled => "its task was cancelled",
+            TaskStop::Stale => "its task was ended by a limit of time",
+        }
+    }
 }
 
 /// What is known about one row.
@@ -109,14 +127,30 @@ impl Known<'_> {
                 pending && self.parents(position).any(|parent| self.holds_up(parent))
             }
             Fate::Open => match self.template.steps[position].kind {
-                // A convergence takes a failure for an end, and waits on for the others.
-                StepKind::DeferredConvergence => {
-                    self.parents(position).any(|p| self.held_up[p] && self.fates[p] != Fate::Lost)
-                }
+                StepKind::DeferredConvergence => self.join_is_held_up(position),
                 _ => self.parents(position).any(|parent| self.holds_up(parent)),
             },
             _ => false,
         }
+    }
+
+    /// A convergence takes a failure for an end and waits on for the others; but not where one of them
+    /// cannot end, where a batch was stopped, or where nothing of its batches is left to join.
+    fn join_is_held_up(&self, position: usize) -> bool {
+        let there: Vec<usize> =
+            self.parents(position).filter(|&p| self.fates[p] != Fate::Never).collect();
+        let cannot_end = |&p: &usize| self.held_up[p] && self.fates[p] != Fate::Lost;
+        let failed = |p: usize| matches!(self.fates[p], Fate::Failed | Fate::Lost);
+        let mut batches = there.iter().copied().filter(|&p| is_worker(self.template, p)).peekable();
+        let nothing_to_join = batches.peek().is_some() && batches.all(failed);
+        there.iter().any(cannot_end) || nothing_to_join || there.iter().any(|&p| self.is_stopped(p))
+    }
+
+    /// Whether it is a batch that was stopped, or is being stopped.
+    fn is_stopped(&self, position: usize) -> bool {
+        let stopping = |batch: &BatchView| batch.state == BatchState::Failed && batch.remaining > 0;
+        self.fates[position] == Fate::Stopped
+            || is_worker(self.template, position) && self.batch(position).is_some_and(stopping)
     }
 
     /// Whether a step that needs this one's success waits in vain.
@@ -144,16 +178,17 @@ impl Known<'_> {
         let ended = matches!(self.fates[position], Fate::Failed | Fate::Stopped);
         match self.fates[position] {
             Fate::Done | Fate::Never => None,
-            _ if self.detail.cancelled && !ended => Some(cancelled("its task was cancelled")),
+            _ if !ended && self.detail.stopped.is_some() => self.detail.stopped.map(cancelled),
             Fate::Created => Some(settling("its row is about to be written")),
             Fate::Lost => {
                 Some(self.behind(position, "would exist if a decision or analyzer had not failed"))
             }
             Fate::Blocked => Some(self.blocked(position)),
             Fate::Failed | Fate::Stopped if is_worker(self.template, position) => {
-                self.batch(position).map(ended_batch)
+                let stopped = self.fates[position] == Fate::Stopped;
+                self.batch(position).map(|batch| ended_batch(batch, stopped))
             }
-            Fate::Failed | Fate::Stopped => self.row(position).map(ended_step),
+            Fate::Failed | Fate::Stopped => self.row(position).map(|row| self.ended_step(row)),
             Fate::Live if is_worker(self.template, position) => {
                 self.batch(position).map(|batch| self.members(position, batch))
             }
@@ -166,16 +201,16 @@ impl Known<'_> {
     fn blocked(&self, position: usize) -> Because {
         let bad: Vec<usize> =
             self.parents(position).filter(|&p| self.fates[p] != Fate::Never).collect();
-        let stopped = bad.iter().copied().filter(|&p| self.fates[p] == Fate::Stopped);
-        let stopped = self.names(stopped);
+        let stopped = self.names(bad.iter().copied().filter(|&p| self.is_stopped(p)));
         if stopped.is_empty() {
-            let failed = bad.into_iter().filter(|&p| self.fates[p] != Fate::Done);
+            let failed =
+                bad.into_iter().filter(|&p| self.holds_up(p) || self.fates[p] == Fate::Lost);
             let (shown, names) = self.list(failed);
-            let message = format!("nothing is left to converge: {shown}; repair one of them");
+            let message = format!("cannot run unless one of these is repaired: {shown}");
             return (ReasonCode::BlockedByFailures, message, names);
         }
         let message = format!(
-            "the batch of {} was stopped by its failures; repair its members",
+            "the batch of {} was stopped by its failures; retry the batch as a whole",
             quoted(&stopped)
         );
         (ReasonCode::BatchStopped, message, stopped)
@@ -184,7 +219,10 @@ impl Known<'_> {
     /// A step without a row that may still come.
     fn not_there(&self, position: usize) -> Because {
         if self.held_up[position] {
-            return self.behind(position, "does not exist yet");
+            return match self.template.steps[position].kind {
+                StepKind::DeferredConvergence => self.blocked(position),
+                _ => self.behind(position, "does not exist yet"),
+            };
         }
         let open = |&p: &usize| matches!(self.fates[p], Fate::Open | Fate::Live | Fate::Created);
         let (shown, names) = self.list(self.parents(position).filter(open));
@@ -219,34 +257,44 @@ impl Known<'_> {
             }
             StepState::Enqueued => {
                 let step = &self.template.steps[position];
-                let on_bus = if row.published {
-                    "on the bus; a worker that just took it has not said so yet"
-                } else {
-                    "ready, and not known to be on the bus yet"
+                let on_bus = match (&row.lease, row.published) {
+                    (Some(lease), false) if !lease.expired => {
+                        let message = format!("handed to worker {}", lease.worker);
+                        return (ReasonCode::Running, message, nobody);
+                    }
+                    (_, true) => "on the bus; no worker has said that it runs it",
+                    (_, false) => "ready, and not known to be on the bus yet",
                 };
                 let (code, message) = queued::why(step, &self.detail.offers, on_bus);
                 (code, message, nobody)
             }
-            StepState::InProgress => running(row),
+            StepState::InProgress => self.unless_nobody_can(position, running(row)),
             StepState::WaitingForRetry => {
                 let at = row.run_after.as_deref().unwrap_or("soon");
-                let what = format!(
+                let message = format!(
                     "attempt {} follows at {at}; the last one failed: {}",
                     row.attempt,
                     error(row)
                 );
-                // Whoever has nobody to run it waits for that, whatever the time.
-                let step = &self.template.steps[position];
-                match queued::why(step, &self.detail.offers, &what) {
-                    (code @ (ReasonCode::NoWorker | ReasonCode::NoHandler), message) => {
-                        (code, message, nobody)
-                    }
-                    _ => (ReasonCode::WaitsForRetry, what, nobody),
-                }
+                self.unless_nobody_can(position, (ReasonCode::WaitsForRetry, message, nobody))
             }
             StepState::Expanding => (ReasonCode::Expanding, self.expanding(position), nobody),
             // An end that the next transaction takes note of.
             _ => settling("it has ended"),
+        }
+    }
+
+    /// What waits for a worker has that for its reason where there is none, whatever else is so. What is
+    /// running has one.
+    fn unless_nobody_can(&self, position: usize, because: Because) -> Because {
+        if because.0 == ReasonCode::Running {
+            return because;
+        }
+        match queued::why(&self.template.steps[position], &self.detail.offers, &because.1) {
+            (code @ (ReasonCode::NoWorker | ReasonCode::NoHandler), message) => {
+                (code, message, Vec::new())
+            }
+            _ => because,
         }
     }
 
@@ -256,6 +304,14 @@ impl Known<'_> {
             Some(batch) => format!("the {} members of its batch are being written", batch.expected),
             None => "its batch is about to be written".to_owned(),
         }
+    }
+
+    fn ended_step(&self, row: &StepDetail) -> Because {
+        if row.state == StepState::Cancelled {
+            return cancelled(self.detail.stopped.unwrap_or(TaskStop::Cancelled));
+        }
+        let message = format!("attempt {} was the last: {}", row.attempt, error(row));
+        (ReasonCode::Failed, message, Vec::new())
     }
 
     /// A batch whose members have not all ended.
@@ -282,7 +338,9 @@ impl Known<'_> {
             None => numbers,
         };
         match queued::why(step, &self.detail.offers, &numbers) {
-            (ReasonCode::Queued, message) => (ReasonCode::MembersRemain, message, Vec::new()),
+            (ReasonCode::Queued | ReasonCode::AllSlotsBusy, message) => {
+                (ReasonCode::MembersRemain, message, Vec::new())
+            }
             (code, message) => (code, message, Vec::new()),
         }
     }
@@ -314,8 +372,8 @@ fn settling(what: &str) -> Because {
     (ReasonCode::Settling, format!("{what}; the next transaction goes on from there"), Vec::new())
 }
 
-fn cancelled(what: &str) -> Because {
-    (ReasonCode::Cancelled, what.to_owned(), Vec::new())
+fn cancelled(stop: TaskStop) -> Because {
+    (ReasonCode::Cancelled, stop.words().to_owned(), Vec::new())
 }
 
 fn quoted(names: &[String]) -> String {
@@ -336,18 +394,10 @@ fn running(row: &StepDetail) -> Because {
     (ReasonCode::Running, format!("{what}; leased until {until}"), Vec::new())
 }
 
-fn ended_step(row: &StepDetail) -> Because {
-    if row.state == StepState::Cancelled {
-        return cancelled("it was cancelled");
-    }
-    let message = format!("attempt {} was the last: {}", row.attempt, error(row));
-    (ReasonCode::Failed, message, Vec::new())
-}
-
-fn ended_batch(batch: &BatchView) -> Because {
+fn ended_batch(batch: &BatchView, stopped: bool) -> Because {
     let BatchView { expected, succeeded, failed, .. } = *batch;
     let numbers = format!("{failed} of {expected} members failed, {succeeded} succeeded");
-    if succeeded + failed < expected || succeeded > 0 {
+    if stopped {
         let message =
             format!("{numbers}: more than the batch tolerates, the others were cancelled");
         return (ReasonCode::BatchStopped, message, Vec::new());

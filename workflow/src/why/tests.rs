@@ -68,7 +68,7 @@ fn batch(worker: &str, numbers: &Value) -> BatchView {
 fn offer(queue: &str, callable: &str, slots: u32, busy: u32) -> Offer {
     let queue = Queue::new(queue).expect("a queue");
     let callables = vec![callable.to_owned()];
-    Offer { queues: vec![QueueLoad { queue, slots, busy }], callables }
+    Offer { queues: vec![QueueLoad { queue, slots, busy }], callables, resolves: false }
 }
 
 fn shown(steps: &[&str], detail: &TaskDetail) -> Vec<String> {
@@ -259,7 +259,11 @@ fn batches() {
         &steps,
         &["s complete"],
         &[("w", json!({"failed": 2, "remaining": 7, "state": "failed", "stopped": true}))],
-        &with(&["w failed batch_stopped []"]),
+        &[
+            "w failed batch_stopped []",
+            "j absent batch_stopped [w]",
+            "k absent blocked_by_failures [j]",
+        ],
     );
 }
 
@@ -276,17 +280,16 @@ fn who_could_run_it() {
         ),
         (
             &[offer("default", "y", 1, 0)],
-            "no_handler [] none of the 1 live workers of the queue `default` has `x`. ",
+            "no_handler [] of 1 live worker of the queue `default` none has `x`. ",
         ),
     ];
-    const ON_BUS: &str = "on the bus; a worker that just took it has not said so yet";
+    const ON_BUS: &str = "on the bus; no worker has said that it runs it";
     for (offers, expect) in table {
         let got = shown(&["a -"], &detail(&["a enqueued"], &[], offers));
         assert_eq!(got, [format!("a enqueued {expect}{ON_BUS}")]);
     }
     let offers = [offer("default", "y", 9, 0), offer("default", "x", 4, 4)];
-    let all_busy = "1 live workers can run it, 4 of their 4 slots busy; 1 of the 2 workers of its \
-                    queue lack `x`";
+    let all_busy = "1 live worker can run it, 4 of their 4 slots busy; 1 of 2 live workers of its queue cannot";
     let got = shown(&["a -"], &detail(&["a enqueued"], &[], &offers));
     assert_eq!(got, [format!("a enqueued all_slots_busy [] {ON_BUS}; {all_busy}")]);
     // The same of the members of a batch.
@@ -297,7 +300,7 @@ fn who_could_run_it() {
     let steps = ["s b", "w w s", "j j w"];
     assert_eq!(
         shown(&steps, &busy)[0],
-        format!("w sealed all_slots_busy [] {numbers}; {all_busy}")
+        format!("w sealed members_remain [] {numbers}; {all_busy}")
     );
     busy.offers.clear();
     assert!(shown(&steps, &busy)[0].starts_with("w sealed no_worker [] no live worker"));
@@ -305,7 +308,8 @@ fn who_could_run_it() {
 
 #[test]
 fn particulars() {
-    let one = |row: &str| shown(&["a -"], &detail(&[row], &[], &[])).remove(0);
+    let x = [offer("default", "x", 4, 0)];
+    let one = |row: &str| shown(&["a -"], &detail(&[row], &[], &x)).remove(0);
     assert_eq!(
         one("a in_progress"),
         "a in_progress running [] attempt 2 by worker host-7, last heard of at ten; leased until noon"
@@ -316,7 +320,7 @@ fn particulars() {
          [NO]"
     );
     assert_eq!(one("a error"), "a error failed [] attempt 2 was the last: never [NO]");
-    let mut silent = detail(&["a in_progress"], &[], &[]);
+    let mut silent = detail(&["a in_progress"], &[], &x);
     silent.steps.get_mut("a").expect("there").lease = Some(lease(true));
     assert_eq!(
         shown(&["a -"], &silent),
@@ -325,14 +329,57 @@ fn particulars() {
           ended at noon, another worker takes over"
         ]
     );
+    // Where nobody is left, that is the reason, whatever else is so.
+    silent.offers.clear();
+    assert!(shown(&["a -"], &silent)[0].starts_with("a in_progress no_worker [] no live worker"));
+    let mut waits = detail(&["a waiting_for_retry"], &[], &[offer("default", "y", 1, 0)]);
+    assert!(shown(&["a -"], &waits)[0].contains("none has `x`. attempt 2 follows at noon"));
+    // A resolver may find it.
+    waits.offers[0].resolves = true;
+    assert!(shown(&["a -"], &waits)[0].starts_with("a waiting_for_retry waits_for_retry []"));
     let mut cancelled = detail(&["a complete", "b cancelled", "d error"], &[], &[]);
-    cancelled.cancelled = true;
+    cancelled.stopped = Some(TaskStop::Cancelled);
     assert_eq!(
         shown(&["a -", "b - a", "d -", "c j b d"], &cancelled),
         [
-            "b cancelled cancelled [] it was cancelled",
+            "b cancelled cancelled [] its task was cancelled",
             "d error failed [] attempt 2 was the last: never [NO]",
             "c absent cancelled [] its task was cancelled",
         ]
     );
+}
+
+/// A task that was ended by a limit of time: nothing of it goes on.
+#[test]
+fn a_stale_task() {
+    let batch = [("w", json!({"state": "cancelled", "remaining": 4, "succeeded": 5}))];
+    let mut stale = detail(&["s complete", "a cancelled"], &batch, &[]);
+    stale.facts.batches.clear();
+    stale.stopped = Some(TaskStop::Stale);
+    let why = "its task was ended by a limit of time";
+    assert_eq!(
+        shown(&["s b", "w w s", "j j w a", "a -"], &stale),
+        [
+            format!("w cancelled cancelled [] {why}"),
+            format!("j absent cancelled [] {why}"),
+            format!("a cancelled cancelled [] {why}"),
+        ]
+    );
+}
+
+/// A join that can only be blocked says so before its last parent has ended.
+#[test]
+fn joins_without_hope() {
+    let steps = ["s b", "w w s", "a -", "j j w a"];
+    let j = |rows: &[&str], batch: Value| {
+        let detail = detail(rows, &[("w", batch)], &[]);
+        shown(&steps, &detail).into_iter().find(|row| row.starts_with("j ")).unwrap_or_default()
+    };
+    let running = ["s complete", "a in_progress"];
+    let all_failed = j(&running, json!({"failed": 9, "state": "failed"}));
+    assert!(all_failed.starts_with("j absent blocked_by_failures [w]"), "{all_failed}");
+    let stopped = j(&running, json!({"failed": 9, "state": "failed", "stopped": true}));
+    assert!(stopped.starts_with("j absent batch_stopped [w]"), "{stopped}");
+    let waits = j(&running, json!({"succeeded": 9}));
+    assert!(waits.starts_with("j absent not_yet_created [a]"), "{waits}");
 }
