@@ -32,6 +32,8 @@ pub struct ConsumerLoad {
     pub ack_floor_stream_seq: u64,
     /// The highest stream sequence that was delivered.
     pub delivered_stream_seq: u64,
+    /// How many deliveries may be unacknowledged at a time.
+    pub max_ack_pending: u32,
 }
 
 const STREAMS: [(&str, &str); 3] = [
@@ -82,7 +84,9 @@ impl Bus {
         Ok(info.as_ref().map(epoch_of))
     }
 
-    /// Creates the durable consumer of one queue if it is missing.
+    /// Creates the durable consumer of one queue if it is missing. `max_running` is how many of the
+    /// queue's messages may be delivered and not acknowledged at a time, if that is less than the
+    /// settings say; a durable that exists is adapted.
     ///
     /// # Errors
     /// If JetStream refuses or does not answer; also if the stream does not exist.
@@ -90,13 +94,15 @@ impl Bus {
         &self,
         namespace: &Namespace,
         queue: &Queue,
+        max_running: Option<u32>,
         settings: &Streams,
     ) -> Result<(), BusError> {
-        let config = durable_config(
+        let mut config = durable_config(
             subject::work_durable(namespace, queue),
             subject::work(namespace, queue),
             settings,
         );
+        config.max_ack_pending = i64::from(most_unacked(max_running, settings));
         self.ensure_durable(subject::WORK_STREAM, config).await
     }
 
@@ -178,6 +184,8 @@ impl Bus {
             ack_pending: info.num_ack_pending as u64,
             ack_floor_stream_seq: info.ack_floor.stream_sequence,
             delivered_stream_seq: info.delivered.stream_sequence,
+            // Negative is no limit, which no durable of ours has.
+            max_ack_pending: u32::try_from(info.config.max_ack_pending).unwrap_or(u32::MAX),
         }))
     }
 
@@ -275,6 +283,11 @@ fn durable_config(durable: String, filter: String, settings: &Streams) -> pull::
         max_deliver: -1,
         ..pull::Config::default()
     }
+}
+
+/// How many deliveries of a queue may be unacknowledged that has this limit.
+fn most_unacked(max_running: Option<u32>, settings: &Streams) -> u32 {
+    max_running.map_or(settings.max_ack_pending, |limit| limit.min(settings.max_ack_pending))
 }
 
 /// The queue whose work items travel on a subject.

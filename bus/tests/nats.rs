@@ -37,8 +37,13 @@ impl Setup {
     }
 
     async fn ensure_durable(&self) {
+        self.limit(None).await;
+    }
+
+    async fn limit(&self, max_running: Option<u32>) {
+        let settings = &self.settings.streams;
         let ensured =
-            self.bus.ensure_work_durable(&self.namespace, &self.queue, &self.settings.streams);
+            self.bus.ensure_work_durable(&self.namespace, &self.queue, max_running, settings);
         ensured.await.expect("a durable");
     }
 
@@ -121,6 +126,38 @@ async fn pulls_exactly_what_was_asked_for() {
     assert_eq!(puller.credit(), 0);
     nothing_for(&mut puller, Duration::from_millis(300)).await;
     assert_eq!(setup.load().await, (13, 0));
+}
+
+#[tokio::test]
+async fn no_more_is_delivered_than_a_queue_may_have_out() {
+    let mut setup = Setup::new().await;
+    // Nothing of this comes back.
+    setup.settings.streams.ack_wait_ms = 60_000;
+    setup.limit(Some(2)).await;
+    setup.publish(0..9).await;
+    let mut puller = setup.pull(brisk());
+    puller.request(9).await.expect("open");
+    let (first, _second) = (message(&mut puller).await, message(&mut puller).await);
+    // Who waits for what may not come yet is not taken for one who was forgotten.
+    nothing_for(&mut puller, Duration::from_millis(1_500)).await;
+    first.handle.ack().await;
+    message(&mut puller).await;
+    nothing_for(&mut puller, Duration::from_millis(300)).await;
+    // Another limit holds at once, also for requests that wait.
+    setup.limit(Some(4)).await;
+    for _ in 0..2 {
+        message(&mut puller).await;
+    }
+    nothing_for(&mut puller, Duration::from_millis(300)).await;
+    assert_eq!(setup.load().await, (4, 4));
+    setup.limit(Some(1)).await;
+    let load = setup.bus.consumer_load(&setup.namespace, &setup.queue).await.expect("an answer");
+    assert_eq!(load.map(|load| load.max_ack_pending), Some(1));
+    setup.limit(None).await;
+    for _ in 0..4 {
+        message(&mut puller).await;
+    }
+    assert_eq!(setup.load().await, (0, 8));
 }
 
 #[tokio::test]

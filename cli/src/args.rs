@@ -8,6 +8,7 @@ use crate::config_show::ConfigCommand;
 use crate::dev::DevArgs;
 use crate::dlq::DlqCommand;
 use crate::migrate::MigrateArgs;
+use crate::namespace::NamespaceCommand;
 use crate::run_node::{ServerCommand, WorkerCommand};
 use crate::step::StepCommand;
 use crate::task::TaskCommand;
@@ -57,6 +58,9 @@ pub(crate) enum Command {
     /// Dead letters: what could not be worked off
     #[command(subcommand)]
     Dlq(DlqCommand),
+    /// Namespaces: their limits, and how many tasks are open
+    #[command(subcommand)]
+    Namespace(NamespaceCommand),
     /// Measure a running cluster
     #[command(subcommand)]
     Bench(BenchCommand),

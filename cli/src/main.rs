@@ -14,6 +14,7 @@ mod dev;
 mod dlq;
 mod exit;
 mod migrate;
+mod namespace;
 mod nodes;
 mod output;
 mod parent;
@@ -69,6 +70,7 @@ async fn dispatch(Cli { cluster, command }: Cli) -> anyhow::Result<()> {
         Command::Step(command) => step::run(command, &cluster).await,
         Command::Batch(command) => batch::run(command, &cluster).await,
         Command::Dlq(command) => dlq::run(command, &cluster).await,
+        Command::Namespace(command) => namespace::run(command, &cluster).await,
         Command::Bench(command) => bench::run(command, &cluster.data_dir).await,
         Command::Completion(args) => completion::run(args),
     }

@@ -90,6 +90,8 @@ codes! {
     NOT_FOUND;
     /// The server cannot take the request now; try again with the same key.
     UNAVAILABLE;
+    /// The namespace has as many open tasks as it may have; try again when one has ended.
+    NAMESPACE_FULL;
     /// The server failed; the message names the incident, the log has the cause.
     INTERNAL;
 

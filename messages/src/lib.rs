@@ -16,6 +16,7 @@ mod identity;
 mod ids;
 pub mod json;
 mod name;
+mod namespace;
 mod outcome_report;
 mod page;
 mod problem;
@@ -50,6 +51,7 @@ pub use heartbeat::{Heartbeat, Hint, QueueLoad, RunningStep};
 pub use identity::Identity;
 pub use ids::{BatchId, NodeId, StepId, TaskId, TemplateId, WorkerId};
 pub use name::{InvalidName, Namespace, Queue, StepName};
+pub use namespace::{NamespaceList, NamespaceView, QueueLimits, SetNamespace, SetQueue};
 pub use outcome_report::{
     AttemptFinished, AttemptOutcome, NextStep, OutcomeReport, OutcomeVerdicts, StepFailure, Verdict,
 };

@@ -50,6 +50,9 @@ pub struct WorkItem {
     /// step. A [`SharedStep`].
     #[serde(rename = "h", default, skip_serializing_if = "Option::is_none")]
     pub shared: Option<Arc<RawValue>>,
+    /// Whether its queue has a limit, so that what waits on it need not come soon.
+    #[serde(rename = "l", default, skip_serializing_if = "is_false")]
+    pub limited: bool,
 }
 
 fn is_zero(n: &u32) -> bool {

@@ -85,7 +85,11 @@ impl Store {
         source: &str,
     ) -> Result<TemplateVersion, StoreError> {
         let inserted = sqlx::query_scalar!(
-            "insert into tasker.templates
+            // A namespace comes with its first template.
+            "with namespace as (
+                 insert into tasker.namespaces (name) values ($2) on conflict do nothing
+             )
+             insert into tasker.templates
                  (id, namespace, name, version, version_order, description, source)
              values ($1, $2, $3, $4, $5, $6, $7)
              on conflict (namespace, name, version) do nothing returning id",

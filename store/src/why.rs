@@ -57,6 +57,7 @@ impl Store {
             _ => None,
         };
         detail.offers = self.offers(&namespace, live_within).await?;
+        detail.limits = self.queue_limits(&namespace).await?;
         let reasons = why(&template, &detail);
         Ok(Some(Why { id, state, error: failure(row.error)?, reasons }))
     }

@@ -15,6 +15,7 @@ mod faulty;
 mod fleet;
 mod handlers;
 mod idempotency;
+mod namespaces;
 mod outcomes;
 mod parallelism;
 mod products;

@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use reqwest::Method;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use serde_json::{Value, json};
 
 use crate::Task;
@@ -22,6 +22,8 @@ pub struct Answer {
     pub status: u16,
     /// The media type.
     pub content_type: String,
+    /// When to try again, where the answer says so.
+    pub retry_after: Option<String>,
     /// The body; null if it is not JSON.
     pub body: Value,
     /// The body.
@@ -70,9 +72,11 @@ impl Api {
         let content_type = answer.headers().get(CONTENT_TYPE);
         let content_type =
             content_type.and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+        let retry_after = answer.headers().get(RETRY_AFTER);
+        let retry_after = retry_after.and_then(|v| v.to_str().ok()).map(str::to_owned);
         let text = answer.text().await?;
         let body = serde_json::from_str(&text).unwrap_or_default();
-        Ok(Answer { status, content_type, body, text })
+        Ok(Answer { status, content_type, retry_after, body, text })
     }
 
     /// Reads something, again and again while the cluster does not answer.

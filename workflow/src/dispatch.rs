@@ -9,6 +9,16 @@ pub struct WindowLimits {
     pub max: u32,
 }
 
+impl WindowLimits {
+    /// The bounds of a queue of which workers may hold so many steps at a time: twice as many at the
+    /// most, so that the next one is there when one ends, and those of one task do not stand in front
+    /// of another task's for long.
+    pub fn within(self, max_running: Option<u32>) -> Self {
+        let most = max_running.map_or(u32::MAX, |limit| limit.saturating_mul(2));
+        Self { min: self.min.min(most), max: self.max.min(most) }
+    }
+}
+
 /// How many steps may be on the bus or running: four for each live slot, so that no worker waits
 /// for the next, or what is finished in a quarter of a second, whichever is more.
 pub fn window_size(live_slots: u32, finished_per_second: f64, limits: WindowLimits) -> u32 {
@@ -97,6 +107,18 @@ mod tests {
             assert_eq!(window_size(slots, rate, limits), expect, "{slots} {rate}");
         }
         assert_eq!(window_size(1, 0.0, WindowLimits { min: 9, max: 3 }), 9);
+        for (max_running, slots, expect) in [
+            (None, 100, 400),
+            (Some(3), 100, 6),
+            (Some(1), 0, 2),
+            (Some(150), 0, 256),
+            (Some(150), 100, 300),
+            (Some(1_000), 100, 400),
+            (Some(u32::MAX), 10_000, 4_096),
+        ] {
+            let got = window_size(slots, 0.0, limits.within(max_running));
+            assert_eq!(got, expect, "{max_running:?} {slots}");
+        }
     }
 
     #[test]

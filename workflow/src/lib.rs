@@ -11,6 +11,7 @@ mod dispatch;
 mod graph;
 mod lifecycle;
 pub mod model;
+mod quota;
 mod repair;
 mod retry;
 mod schema;
@@ -29,6 +30,7 @@ pub use graph::{PlannedStep, SubmissionPlan};
 pub use lifecycle::{
     Lifecycle, Review, StalenessAction, StepPhase, StepTiming, TaskTiming, overdue,
 };
+pub use quota::{Applicant, admit};
 pub use repair::{RepairAction, RepairFacts, check_repair, check_repaired_task};
 pub use retry::{Backoff, NextAttempt, RetryPolicy, UnknownBackoff, next_attempt};
 pub use schema::{Schema, Violation, check_context, check_result};

@@ -131,7 +131,7 @@ async fn route(node: &Node, links: &Links, kind: Request, incoming: Incoming) {
             incoming.answer(result).await;
         }
         Request::Outcome => {
-            let result = report(links, &namespace, &incoming).await;
+            let result = report(node, links, &namespace, &incoming).await;
             incoming.answer(result).await;
         }
         Request::Claim => {
@@ -180,13 +180,14 @@ fn request(
 }
 
 async fn report(
+    node: &Node,
     links: &Links,
     namespace: &Namespace,
     incoming: &Incoming,
 ) -> Result<OutcomeVerdicts, Refusal> {
     let report: OutcomeReport = reads::parse(&incoming.payload)?;
     let worker = report.worker;
-    let takes = report.takes as usize;
+    let takes = if node.limits.hands_over(namespace) { report.takes as usize } else { 0 };
     let looks_up = !report.tells_schemas;
     let attempts = report.outcomes.into_iter().enumerate().map(|(n, finished)| FinishedAttempt {
         takes_next: n < takes,

@@ -22,6 +22,7 @@ use super::Links;
 use super::dispatch::DispatchMessage;
 use super::gather::Gather;
 use super::node::{Node, run_detached};
+use super::quota::beyond_quota;
 
 /// Accepts tasks.
 pub(crate) struct IntakeActor;
@@ -142,7 +143,14 @@ async fn accept(node: &Node, set: Vec<Submission>) -> Vec<ReadyStep> {
             Err(refusal) => answer(node, &request.namespace, source, Err(refusal)).await,
         }
     }
-    match node.store.insert_tasks(&tasks).await {
+    let stored = match beyond_quota(node, &tasks).await {
+        Ok(refused) => {
+            (tasks, sources) = turn_away(node, tasks, sources, refused).await;
+            node.store.insert_tasks(&tasks).await
+        }
+        Err(error) => Err(error),
+    };
+    match stored {
         Ok(verdicts) => conclude(node, tasks, sources, verdicts).await,
         Err(error) => {
             let set = tasks.into_iter().map(|task| task.request).zip(sources);
@@ -150,6 +158,26 @@ async fn accept(node: &Node, set: Vec<Submission>) -> Vec<ReadyStep> {
             unavailable(node, set, &error).await
         }
     }
+}
+
+/// Answers those that are refused; returns the others.
+async fn turn_away(
+    node: &Node,
+    tasks: Vec<NewTask>,
+    sources: Vec<SubmissionSource>,
+    mut refused: HashMap<TaskId, Refusal>,
+) -> (Vec<NewTask>, Vec<SubmissionSource>) {
+    let mut others = (Vec::with_capacity(tasks.len()), Vec::with_capacity(tasks.len()));
+    for (task, source) in tasks.into_iter().zip(sources) {
+        match refused.remove(&task.id) {
+            Some(refusal) => answer(node, &task.request.namespace, source, Err(refusal)).await,
+            None => {
+                others.0.push(task);
+                others.1.push(source);
+            }
+        }
+    }
+    others
 }
 
 type TemplateKey = (Namespace, String, Option<String>);
@@ -319,7 +347,8 @@ async fn conclude(
     ready
 }
 
-/// Tells whoever submitted. A refused message of the stream is kept before it is acknowledged.
+/// Tells whoever submitted. A refused message of the stream is kept before it is acknowledged; one
+/// that may be accepted later is not acknowledged, so that it comes back.
 async fn answer(
     node: &Node,
     namespace: &Namespace,
@@ -332,6 +361,9 @@ async fn answer(
         }
         SubmissionSource::Enqueued(carried) => {
             if let Err(refusal) = &result {
+                if refusal.retryable {
+                    return;
+                }
                 keep_refused(node, namespace.as_str(), &carried, refusal).await;
             } else {
                 carried.ack.ack().await;

@@ -3,12 +3,14 @@ use std::time::Duration;
 use tasker_messages::{Accepted, Refusal, TaskId, TaskRequest, code};
 use tokio::sync::oneshot;
 
+use super::Node;
 use super::batch_processing::BatchProcessingMessage;
 use super::checkpoints::CheckpointsMessage;
 use super::convergence::ConvergenceMessage;
 use super::dispatch::DispatchMessage;
 use super::finalizer::FinalizerMessage;
 use super::intake::{IntakeMessage, Submission, SubmissionSource};
+use super::limits::refresh;
 use super::outcomes::{OutcomesMessage, pass_on};
 use super::timers::TimersMessage;
 use crate::link::Link;
@@ -68,6 +70,19 @@ impl Links {
         }
         self.convergence.cast(ConvergenceMessage::Check(vec![task]));
         pass_on(self, namespace, done.applied);
+    }
+
+    /// Limits were changed by request: they hold on this node when this returns, and on the others
+    /// after their next look.
+    pub async fn limits_changed(&self, node: &Node) {
+        match refresh(node).await {
+            Ok(changed) => {
+                self.dispatch.cast(DispatchMessage::Limited(changed));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "changed limits could not be read; the next sweep reads them")
+            }
+        }
     }
 
     /// A task was cancelled by request: workers are told, its batches get their outcomes.

@@ -16,15 +16,18 @@ mod heartbeats;
 mod intake;
 mod judge;
 mod lifecycle;
+mod limits;
 mod links;
 mod node;
 mod offers;
 mod outcomes;
+mod quota;
 mod reads;
 mod reconciler;
 mod system;
 mod timers;
 
+pub use limits::Limits;
 pub use links::Links;
 pub use node::Node;
 pub use offers::Offers;

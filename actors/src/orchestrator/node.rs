@@ -11,6 +11,7 @@ use tasker_messages::NodeId;
 use tasker_store::Store;
 
 use super::heartbeats::live_within;
+use super::limits::Limits;
 use super::offers::Offers;
 
 /// What every actor of an orchestrator works with.
@@ -26,6 +27,8 @@ pub struct Node {
     pub settings: Arc<Settings>,
     /// What live workers can run.
     pub offers: Arc<Offers>,
+    /// What namespaces and queues are limited to.
+    pub limits: Arc<Limits>,
 }
 
 impl Node {

@@ -19,6 +19,7 @@ use super::gateway::GatewayActor;
 use super::heartbeats::HeartbeatsActor;
 use super::intake::IntakeActor;
 use super::lifecycle::LifecycleActor;
+use super::limits::refresh;
 use super::outcomes::OutcomesActor;
 use super::reconciler::ReconcilerActor;
 use super::timers::TimersActor;
@@ -66,7 +67,10 @@ impl Orchestrator {
         let bus =
             Bus::connect(&settings.nats, &format!("tasker-orchestrator-{}", id.token())).await?;
         bus.ensure_streams(&settings.streams).await?;
-        let node = Node { id, store, bus, settings, offers: Arc::default() };
+        let (offers, limits) = (Arc::default(), Arc::default());
+        let node = Node { id, store, bus, settings, offers, limits };
+        // Before anything is accepted or sent: a limit that is not known is none.
+        refresh(&node).await?;
         let links = Links::default();
         let settings = node.settings.supervision.clone();
         let supervisor = Supervisor::start(children(&node, &links), settings).await?;

@@ -161,6 +161,11 @@ impl PullLoop {
         let core = &self.core;
         core.meters.deliveries.increment(1);
         let Some(item) = self.read(&delivery).await else { return core.ledger.give() };
+        if item.limited {
+            // What waits comes when others have ended, perhaps to another worker: slots are not kept
+            // for it.
+            self.backlog = 0;
+        }
         if core.cancelled.has_task(&self.place.namespace, &item) {
             core.ledger.give();
             return delivery.handle.ack().await;

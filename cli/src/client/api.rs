@@ -5,9 +5,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tasker_messages::{
     Accepted, BatchAudit, BatchId, BatchView, DeadLetterGroups, DeadLetterKind, DeadLetterList,
-    DeadLetterView, Namespace, Purge, Purged, Redriven, RepairStep, Repaired, Retry, StepHistory,
-    StepId, StepPage, TaskId, TaskList, TaskState, TaskSummary, TaskView, TemplateList,
-    TemplateSummary, TemplateView, Why, WorkerList,
+    DeadLetterView, Namespace, NamespaceList, NamespaceView, Purge, Purged, Redriven, RepairStep,
+    Repaired, Retry, SetNamespace, StepHistory, StepId, StepPage, TaskId, TaskList, TaskState,
+    TaskSummary, TaskView, TemplateList, TemplateSummary, TemplateView, Why, WorkerList,
 };
 
 use super::ClientError;
@@ -207,6 +207,26 @@ impl Client {
     /// Removes dead letters.
     pub(crate) async fn purge(&self, request: &Purge) -> Result<Document<Purged>, ClientError> {
         self.read(self.document(Method::POST, &["dlq", "purge"], request)).await
+    }
+
+    /// A page of namespaces.
+    pub(crate) async fn namespaces(
+        &self,
+        after: Option<&Namespace>,
+        limit: u32,
+    ) -> Result<Document<NamespaceList>, ClientError> {
+        let parameters = [parameter("after", after), parameter("limit", Some(limit))];
+        self.read(self.call(Method::GET, &["namespaces"], &parameters)).await
+    }
+
+    /// Changes a namespace.
+    pub(crate) async fn set_namespace(
+        &self,
+        name: &Namespace,
+        request: &SetNamespace,
+    ) -> Result<Document<NamespaceView>, ClientError> {
+        let path = ["namespaces", name.as_str()];
+        self.read(self.document(Method::PUT, &path, request)).await
     }
 
     /// Asks to stop a task.

@@ -12,7 +12,7 @@ pub(super) fn handlers() -> HandlerRegistry {
     HandlerRegistry::new().register("faulty.gauge", Gauge)
 }
 
-/// Members that run now, by task.
+/// Members that run now, by gauge.
 static RUNNING: LazyLock<Mutex<HashMap<String, u32>>> = LazyLock::new(Mutex::default);
 
 #[derive(Deserialize)]
@@ -22,6 +22,8 @@ struct Input {
     /// Members, 0-based, whose first attempt fails.
     #[serde(default)]
     fail_once: Vec<u64>,
+    /// What tasks that are counted together have in common; else each is counted alone.
+    gauge: Option<String>,
 }
 
 /// Returns its number and how many members ran when it began, itself among them.
@@ -33,10 +35,10 @@ impl StepHandler for Gauge {
     async fn call(&self, ctx: StepContext) -> Result<StepResult, StepError> {
         let input: Input = ctx.input()?;
         let value = self.get_batch_context(&ctx)?.start_position()?;
-        let task = ctx.task_id().to_string();
-        let running = count(&task, 1);
+        let gauge = input.gauge.unwrap_or_else(|| ctx.task_id().to_string());
+        let running = count(&gauge, 1);
         tokio::time::sleep(Duration::from_millis(input.sleep_ms)).await;
-        count(&task, -1);
+        count(&gauge, -1);
         if ctx.tries() == 0 && input.fail_once.contains(&value) {
             return Err(StepError::retryable(super::ON_PURPOSE, "fails once on purpose"));
         }
@@ -44,9 +46,9 @@ impl StepHandler for Gauge {
     }
 }
 
-fn count(task: &str, change: i32) -> u32 {
+fn count(gauge: &str, change: i32) -> u32 {
     let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
-    let now = running.entry(task.to_owned()).or_default();
+    let now = running.entry(gauge.to_owned()).or_default();
     *now = now.saturating_add_signed(change);
     *now
 }

@@ -3,6 +3,7 @@
 mod batches;
 mod dlq;
 mod extract;
+mod namespaces;
 mod problem;
 mod query;
 mod repair;
@@ -12,7 +13,7 @@ mod templates;
 mod workers;
 
 use axum::Router;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tasker_actors::orchestrator::{Links, Node};
 use tokio::net::TcpListener;
@@ -48,6 +49,8 @@ pub(crate) fn router(node: Node, links: Links, metrics: PrometheusHandle) -> Rou
         .route("/v1/dlq/purge", post(dlq::purge))
         .route("/v1/dlq/{id}", get(dlq::show))
         .route("/v1/dlq/{id}/redrive", post(dlq::redrive))
+        .route("/v1/namespaces", get(namespaces::list))
+        .route("/v1/namespaces/{name}", put(namespaces::set))
         .route("/v1/workers", get(workers::list))
         .route("/v1/templates", post(templates::register).get(templates::list))
         .route("/v1/templates/{namespace}/{name}", get(templates::show))

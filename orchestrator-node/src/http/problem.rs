@@ -72,6 +72,7 @@ fn status_of(refusal: &Refusal) -> StatusCode {
         }
         code::FOREIGN_NAMESPACE => StatusCode::FORBIDDEN,
         code::TOO_LARGE => StatusCode::PAYLOAD_TOO_LARGE,
+        code::NAMESPACE_FULL => StatusCode::TOO_MANY_REQUESTS,
         code::UNAVAILABLE => StatusCode::SERVICE_UNAVAILABLE,
         code::INTERNAL => StatusCode::INTERNAL_SERVER_ERROR,
         _ => StatusCode::BAD_REQUEST,
@@ -103,7 +104,8 @@ impl IntoResponse for ApiError {
         let mut response = (self.status, Json(body)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+        let may_pass = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS];
+        if may_pass.contains(&self.status) {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER);
         }
         response

@@ -18,7 +18,7 @@ use super::query::id;
 use super::tasks::find_step;
 
 /// Longest reason and name in the audit trail.
-const MAX_TEXT: usize = 1_000;
+pub(super) const MAX_TEXT: usize = 1_000;
 
 /// Resets, resolves or completes one failed step, named by id or name.
 pub(super) async fn step(

@@ -8,6 +8,7 @@ mod guards;
 mod handover;
 mod interleavings;
 mod lifecycle;
+mod namespaces;
 mod outcome_corpus;
 mod races;
 mod random;

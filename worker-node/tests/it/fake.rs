@@ -123,7 +123,7 @@ impl Fake {
     pub(crate) async fn open_queue(&self) {
         let streams = &self.settings.streams;
         self.bus.ensure_streams(streams).await.expect("streams");
-        let durable = self.bus.ensure_work_durable(&self.namespace, &self.queue, streams);
+        let durable = self.bus.ensure_work_durable(&self.namespace, &self.queue, None, streams);
         durable.await.expect("a durable");
         self.bus.publish(subject::QUEUES_CHANGED.into(), &()).await.expect("open");
     }
@@ -191,6 +191,7 @@ impl Fake {
             node: self.shared.node,
             cursor: None,
             shared: Some(Arc::from(shared)),
+            limited: false,
         }
     }
 

@@ -8,7 +8,7 @@ mod queued;
 use std::collections::HashMap;
 
 use tasker_messages::{
-    BatchState, BatchView, Reason, ReasonCode, StepFailure, StepKind, StepState,
+    BatchState, BatchView, Queue, Reason, ReasonCode, StepFailure, StepKind, StepState,
 };
 
 pub use self::queued::Offer;
@@ -27,6 +27,8 @@ pub struct TaskDetail {
     pub batches: HashMap<String, BatchView>,
     /// What live workers of the namespace offer.
     pub offers: Vec<Offer>,
+    /// How many steps of these queues of the namespace workers may hold at a time.
+    pub limits: HashMap<Queue, u32>,
     /// How the task was ended before its steps had ended.
     pub stopped: Option<TaskStop>,
 }
@@ -265,7 +267,7 @@ impl Known<'_> {
                     (_, true) => "on the bus; no worker has said that it runs it",
                     (_, false) => "ready, and not known to be on the bus yet",
                 };
-                let (code, message) = queued::why(step, &self.detail.offers, on_bus);
+                let (code, message) = queued::why(step, self.detail, on_bus);
                 (code, message, nobody)
             }
             StepState::InProgress => self.unless_nobody_can(position, running(row)),
@@ -290,7 +292,7 @@ impl Known<'_> {
         if because.0 == ReasonCode::Running {
             return because;
         }
-        match queued::why(&self.template.steps[position], &self.detail.offers, &because.1) {
+        match queued::why(&self.template.steps[position], self.detail, &because.1) {
             (code @ (ReasonCode::NoWorker | ReasonCode::NoHandler), message) => {
                 (code, message, Vec::new())
             }
@@ -337,7 +339,7 @@ impl Known<'_> {
             Some(limit) => format!("{numbers}; `parallelism` lets {limit} out at a time"),
             None => numbers,
         };
-        match queued::why(step, &self.detail.offers, &numbers) {
+        match queued::why(step, self.detail, &numbers) {
             (ReasonCode::Queued | ReasonCode::AllSlotsBusy, message) => {
                 (ReasonCode::MembersRemain, message, Vec::new())
             }

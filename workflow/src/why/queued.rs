@@ -2,6 +2,7 @@
 
 use tasker_messages::{QueueLoad, ReasonCode};
 
+use super::TaskDetail;
 use crate::template::StepTemplate;
 
 /// What a live worker pulls and has.
@@ -29,12 +30,16 @@ impl Offer {
 }
 
 /// Why a step that is ready does not run; `otherwise` is told along.
-pub(super) fn why(step: &StepTemplate, offers: &[Offer], otherwise: &str) -> (ReasonCode, String) {
+pub(super) fn why(
+    step: &StepTemplate,
+    detail: &TaskDetail,
+    otherwise: &str,
+) -> (ReasonCode, String) {
     let (queue, callable) = (&step.handler.queue, &step.handler.callable);
     let slots =
         |offer: &Offer| offer.queues.iter().find(|load| load.queue == *queue).map(|l| l.slots);
     let pulling: Vec<(&Offer, u32)> =
-        offers.iter().filter_map(|offer| Some((offer, slots(offer)?))).collect();
+        detail.offers.iter().filter_map(|offer| Some((offer, slots(offer)?))).collect();
     if pulling.is_empty() {
         let message = format!(
             "no live worker pulls the queue `{queue}` of this namespace; start one. {otherwise}"
@@ -58,7 +63,11 @@ pub(super) fn why(step: &StepTemplate, offers: &[Offer], otherwise: &str) -> (Re
     };
     let who = format!("{} can run it, {busy} of their {slots} slots busy", workers(able.len()));
     let code = if busy >= slots { ReasonCode::AllSlotsBusy } else { ReasonCode::Queued };
-    (code, format!("{otherwise}; {who}{lack}"))
+    let limit = match detail.limits.get(queue) {
+        Some(limit) => format!("; the limit of the queue `{queue}` lets {limit} run at a time"),
+        None => String::new(),
+    };
+    (code, format!("{otherwise}; {who}{lack}{limit}"))
 }
 
 fn workers(n: usize) -> String {

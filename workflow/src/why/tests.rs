@@ -302,6 +302,13 @@ fn who_could_run_it() {
         shown(&steps, &busy)[0],
         format!("w sealed members_remain [] {numbers}; {all_busy}")
     );
+    // The limit of a queue is told; of another queue it is not.
+    let queue = |name: &str| Queue::new(name).expect("a queue");
+    busy.limits = [(queue("other"), 9)].into();
+    assert!(shown(&steps, &busy)[0].ends_with(all_busy));
+    busy.limits.insert(queue("default"), 3);
+    let limit = "; the limit of the queue `default` lets 3 run at a time";
+    assert!(shown(&steps, &busy)[0].ends_with(&format!("{all_busy}{limit}")));
     busy.offers.clear();
     assert!(shown(&steps, &busy)[0].starts_with("w sealed no_worker [] no live worker"));
 }

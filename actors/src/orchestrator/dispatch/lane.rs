@@ -10,6 +10,8 @@ use tasker_messages::{BatchId, Namespace, Queue, StepId};
 use tasker_store::{OpenBatch, ReadyStep};
 use tasker_workflow::{Source, WindowLimits, publishable, share_out, window_size};
 
+use super::UNSENT_AFTER;
+
 /// What a lane serves.
 pub(crate) type LaneKey = (Namespace, Queue);
 
@@ -20,6 +22,8 @@ pub(crate) struct Prepared {
     pub(crate) shared: Option<Arc<RawValue>>,
     /// Whether a sweep found it: another copy may be on the bus.
     pub(crate) swept: bool,
+    /// When it was read.
+    pub(crate) since: Instant,
 }
 
 /// The shared part of a batch's members.
@@ -107,9 +111,15 @@ pub(crate) struct Lane {
     /// not say that it exists.
     generation: u32,
     pub(crate) slots: u32,
+    /// How many of its steps workers may hold at a time.
+    pub(crate) max_running: Option<u32>,
     outstanding: u32,
     looked_at: Option<Instant>,
     rate: Rate,
+    /// Something was published since the last sweep.
+    served: bool,
+    /// Nothing was, although something waits.
+    starved: bool,
 }
 
 impl Lane {
@@ -122,14 +132,36 @@ impl Lane {
             ensured: false,
             generation: 0,
             slots: 0,
+            max_running: None,
             outstanding: 0,
             looked_at: None,
             rate: Rate::new(Instant::now()),
+            served: false,
+            starved: false,
         }
     }
 
+    /// Whether it waits since before the last sweep, which asks this each time: other nodes, whose
+    /// steps end, fill a small window before this one sees room.
+    pub(crate) fn note_sweep(&mut self) {
+        let served = std::mem::take(&mut self.served);
+        self.starved = self.waits() && !served;
+    }
+
+    /// The bounds of its window. One that is starved may go beyond those that fill it, once.
+    pub(crate) fn bounds(&self, limits: WindowLimits) -> WindowLimits {
+        let share = |limit: u32| if self.starved { limit.saturating_mul(2) } else { limit };
+        limits.within(self.max_running.map(share))
+    }
+
+    /// Of what sweeps find in a limited queue, no more is kept than there may soon be room for: it may
+    /// wait in another node, too.
     pub(crate) fn add_step(&mut self, prepared: Prepared) {
-        if self.steps.len() < MAX_WAITING && self.queued.insert(prepared.step.id) {
+        let most = match self.max_running {
+            Some(limit) if prepared.swept => (limit as usize).saturating_mul(2),
+            _ => MAX_WAITING,
+        };
+        if self.steps.len() < most.min(MAX_WAITING) && self.queued.insert(prepared.step.id) {
             self.steps.push_back(prepared);
         }
     }
@@ -213,9 +245,12 @@ impl Lane {
             return Work::default();
         }
         let singles = self.steps.len().min(room as usize);
-        let steps: Vec<Prepared> = self.steps.drain(..singles).collect();
-        for prepared in &steps {
+        let mut steps: Vec<Prepared> = self.steps.drain(..singles).collect();
+        for prepared in &mut steps {
             self.queued.remove(&prepared.step.id);
+            // In a limited queue waiting is the rule, and other nodes' sweeps have seen it wait.
+            let waited = prepared.since.elapsed() >= UNSENT_AFTER;
+            prepared.swept |= waited && self.max_running.is_some();
         }
         room -= singles as u32;
         let sources: Vec<Source> = self
@@ -263,6 +298,9 @@ impl Lane {
             b.open.published_upto < b.open.expected && !published.dropped.contains(&b.open.id)
         });
         self.outstanding = self.outstanding.saturating_add(sent);
+        if sent > 0 {
+            (self.served, self.starved) = (true, false);
+        }
     }
 }
 
@@ -296,5 +334,102 @@ impl Rate {
 
     fn per_second(&self) -> f64 {
         self.per_second
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tasker_messages::{StepId, TaskId};
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn lane(waiting: u32) -> Lane {
+        let mut lane = Lane::new();
+        for _ in 0..waiting {
+            let step = ReadyStep {
+                id: StepId::from_uuid(Uuid::now_v7()),
+                task_id: TaskId::from_uuid(Uuid::now_v7()),
+                namespace: Namespace::new("n").expect("a name"),
+                queue: Queue::default(),
+                priority: 0,
+                name: "s".into(),
+                template_step: "s".into(),
+                attempt: 1,
+                dispatch_seq: 1,
+                tries: 0,
+                claim_required: false,
+                cursor: None,
+            };
+            let since = Instant::now();
+            lane.add_step(Prepared { step, shared: None, swept: false, since });
+        }
+        lane.slots = 100;
+        lane
+    }
+
+    /// Publishes what fits, as one that has this limit.
+    fn publish(lane: &mut Lane, max_running: Option<u32>) -> usize {
+        let bounds = WindowLimits { min: 256, max: 4_096 };
+        lane.max_running = max_running;
+        let work = lane.take(lane.bounds(bounds), 512);
+        let steps = work.steps.iter().map(|p| (p.step.id, p.step.dispatch_seq)).collect();
+        lane.settle(&Published { steps, ..work.unpublished() });
+        work.steps.len()
+    }
+
+    #[test]
+    fn a_limited_lane_has_twice_its_limit_out() {
+        let mut lane = lane(100);
+        assert_eq!(publish(&mut lane, Some(3)), 6);
+        assert_eq!(publish(&mut lane, Some(3)), 0);
+        lane.finished(2, Instant::now());
+        assert_eq!(publish(&mut lane, Some(3)), 2);
+        // A lower limit is kept to by and by, a higher one at once.
+        lane.finished(3, Instant::now());
+        assert_eq!(publish(&mut lane, Some(1)), 0);
+        assert_eq!(publish(&mut lane, Some(4)), 5);
+        assert_eq!(publish(&mut lane, None), 87);
+    }
+
+    #[test]
+    fn a_lane_that_is_starved_goes_beyond_those_who_fill_the_window() {
+        let full = ConsumerLoad {
+            pending: 3,
+            ack_pending: 3,
+            ack_floor_stream_seq: 0,
+            delivered_stream_seq: 0,
+            max_ack_pending: 3,
+        };
+        let mut lane = lane(100);
+        lane.observe(Some(full), Instant::now());
+        assert_eq!(publish(&mut lane, Some(3)), 0);
+        lane.note_sweep();
+        assert_eq!(publish(&mut lane, Some(3)), 6, "up to twice the window");
+        // Whoever was served waits like the others; nobody goes further than that.
+        lane.note_sweep();
+        assert_eq!(publish(&mut lane, Some(3)), 0);
+        lane.note_sweep();
+        assert_eq!(publish(&mut lane, Some(3)), 0);
+        assert_eq!(publish(&mut lane, None), 94);
+    }
+
+    #[test]
+    fn what_another_node_may_have_sent_is_not_piled_up_and_must_claim() {
+        let mut lane = lane(9);
+        let mut waited: Vec<Prepared> = lane.steps.drain(..).collect();
+        lane.queued.clear();
+        waited[0].since -= UNSENT_AFTER;
+        lane.max_running = Some(3);
+        let ids: Vec<StepId> = waited.iter().map(|p| p.step.id).collect();
+        for mut prepared in waited {
+            prepared.swept = prepared.step.id > ids[4];
+            lane.add_step(prepared);
+        }
+        assert_eq!(lane.steps.len(), 6, "five of its own, and one that a sweep found");
+        let bounds = WindowLimits { min: 256, max: 4_096 };
+        let work = lane.take(lane.bounds(bounds), 512);
+        let swept: Vec<bool> = work.steps.iter().map(|p| p.swept).collect();
+        assert_eq!(swept, [true, false, false, false, false, true]);
     }
 }

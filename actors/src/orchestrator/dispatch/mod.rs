@@ -5,7 +5,8 @@
 mod lane;
 mod publish;
 
-pub(crate) use self::publish::{complete, ensure as ensure_queue, work_item};
+pub(crate) use self::lane::LaneKey;
+pub(crate) use self::publish::{adapt as adapt_queue, complete, ensure as ensure_queue, work_item};
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -16,8 +17,9 @@ use tasker_messages::{BatchId, Namespace, Queue, StepId};
 use tasker_store::{KnownResults, OpenBatch, ReadyStep};
 use tasker_workflow::WindowLimits;
 
-use self::lane::{Lane, LaneKey, Prepared, Published};
+use self::lane::{Lane, Prepared, Published};
 use super::Links;
+use super::limits;
 use super::node::{Node, run_detached};
 
 /// Puts ready steps on the bus.
@@ -42,6 +44,8 @@ pub(crate) enum DispatchMessage {
     Remaining(Namespace, Vec<(BatchId, u32)>),
     /// So many slots are alive on this queue.
     Slots(Namespace, Queue, u32),
+    /// The limits of these queues are other ones than before.
+    Limited(Vec<LaneKey>),
     /// The bus was asked how much is outstanding.
     Load(LaneKey, Option<ConsumerLoad>),
     /// Something was published.
@@ -64,6 +68,8 @@ pub(crate) struct DispatchState {
     sent: Vec<(StepId, u32)>,
     flushing: bool,
     flush_planned: bool,
+    /// When limits were looked at last.
+    limits_read: Instant,
 }
 
 /// Recording of dispatches waits this long for more of them.
@@ -74,6 +80,8 @@ const MAX_FLUSH: usize = 4_096;
 const MAX_SWEPT: u32 = 4_096;
 /// Steps that were ready this long ago should be on the bus.
 const UNSENT_AFTER: Duration = Duration::from_millis(1_500);
+/// How often limits are looked at.
+const LIMITS_EVERY: Duration = Duration::from_secs(5);
 /// A batch is left to other nodes when its publisher has been silent for this long.
 const PUBLISHER_LEASE: Duration = Duration::from_secs(5);
 
@@ -94,6 +102,7 @@ impl Actor for DispatchActor {
             sent: Vec::new(),
             flushing: false,
             flush_planned: false,
+            limits_read: Instant::now(),
         })
     }
 
@@ -120,6 +129,7 @@ impl Actor for DispatchActor {
                 state.lane(&key).slots = slots;
                 state.pump(&myself, &key);
             }
+            DispatchMessage::Limited(keys) => state.limited(&myself, &keys),
             DispatchMessage::Load(key, load) => {
                 let lane = state.lane(&key);
                 lane.busy = false;
@@ -129,7 +139,10 @@ impl Actor for DispatchActor {
             DispatchMessage::Published(key, published) => {
                 state.published(&myself, &key, &published)
             }
-            DispatchMessage::Sweep => state.sweep(&myself),
+            DispatchMessage::Sweep => {
+                state.sweep(&myself);
+                state.sweep_limits(&myself);
+            }
             DispatchMessage::Flush => state.flush(&myself),
             DispatchMessage::Flushed => {
                 state.flushing = false;
@@ -145,12 +158,24 @@ impl Actor for DispatchActor {
 
 impl DispatchState {
     fn lane(&mut self, key: &LaneKey) -> &mut Lane {
-        self.lanes.entry(key.clone()).or_insert_with(Lane::new)
+        let lane = self.lanes.entry(key.clone()).or_insert_with(Lane::new);
+        lane.max_running = self.node.limits.max_running(&key.0, &key.1);
+        lane
     }
 
-    fn limits(&self) -> WindowLimits {
+    fn limits(&mut self, key: &LaneKey) -> WindowLimits {
         let settings = &self.node.settings.dispatch;
-        WindowLimits { min: settings.window_min, max: settings.window_max }
+        let limits = WindowLimits { min: settings.window_min, max: settings.window_max };
+        self.lane(key).bounds(limits)
+    }
+
+    /// A durable that was made meanwhile may have the former limit: it is ensured again. A window that
+    /// has grown is filled.
+    fn limited(&mut self, myself: &ActorRef<DispatchMessage>, keys: &[LaneKey]) {
+        for key in keys {
+            self.lane(key).forget_durable();
+            self.pump(myself, key);
+        }
     }
 
     fn load(&self, myself: &ActorRef<DispatchMessage>, steps: Vec<StepId>) {
@@ -233,7 +258,7 @@ impl DispatchState {
 
     /// Publishes what fits into the window of a lane, if something waits and nothing is under way.
     fn pump(&mut self, myself: &ActorRef<DispatchMessage>, key: &LaneKey) {
-        let limits = self.limits();
+        let limits = self.limits(key);
         let quantum = self.node.settings.dispatch.quantum;
         let lane = self.lane(key);
         if lane.busy || !lane.waits() {
@@ -324,6 +349,37 @@ impl DispatchState {
         let node = self.node.clone();
         let work = async move { DispatchMessage::Batches(claim_batches(&node, None).await) };
         run_detached(myself, work, || DispatchMessage::Batches(Vec::new()));
+    }
+}
+
+impl DispatchState {
+    /// Looks at the limits now and then. Limited queues have small windows, which other nodes fill,
+    /// too: this one may not have heard of what has ended.
+    fn sweep_limits(&mut self, myself: &ActorRef<DispatchMessage>) {
+        let known = &self.node.limits;
+        let limited = self.lanes.iter_mut().filter(|((namespace, queue), lane)| {
+            lane.waits() && known.max_running(namespace, queue).is_some()
+        });
+        let waiting: Vec<LaneKey> = limited
+            .map(|(key, lane)| {
+                lane.note_sweep();
+                key.clone()
+            })
+            .collect();
+        waiting.iter().for_each(|key| self.pump(myself, key));
+        if self.limits_read.elapsed() < LIMITS_EVERY || self.node.limits.are_being_read() {
+            return;
+        }
+        self.limits_read = Instant::now();
+        let node = self.node.clone();
+        let work = async move {
+            let changed = limits::refresh(&node).await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "limits could not be read; those that are known go on");
+                Vec::new()
+            });
+            DispatchMessage::Limited(changed)
+        };
+        run_detached(myself, work, || DispatchMessage::Limited(Vec::new()));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde_json::value::RawValue;
 use tasker_bus::Outgoing;
@@ -34,9 +35,10 @@ pub(crate) async fn complete(
     };
     let limit = node.settings.dispatch.inline_shared_bytes;
     // A step without a shared part is of a template that this build cannot read: another node's work.
+    let since = Instant::now();
     let prepare = |step: ReadyStep| {
         let shared = inline(shared.get(&step.shared_key())?, limit);
-        Some(Prepared { step, shared, swept })
+        Some(Prepared { step, shared, swept, since })
     };
     steps.into_iter().filter_map(prepare).collect()
 }
@@ -88,10 +90,36 @@ pub(crate) async fn publish(node: &Node, key: &LaneKey, work: Work) -> Published
     published
 }
 
-/// Makes sure that a queue exists on the bus, and tells the workers.
+/// Makes sure that a queue exists on the bus, and tells the workers. Its limit is read anew: another
+/// node may have set one since this node looked, which must not be undone.
 pub(crate) async fn ensure(node: &Node, key: &LaneKey) -> Result<(), tasker_bus::BusError> {
-    node.bus.ensure_work_durable(&key.0, &key.1, &node.settings.streams).await?;
+    let limit = match node.store.queue_limits(&key.0).await {
+        Ok(limits) => limits.get(&key.1).copied(),
+        Err(error) => {
+            tracing::debug!(%error, "the limit of a queue is the one that was known");
+            node.limits.max_running(&key.0, &key.1)
+        }
+    };
+    node.bus.ensure_work_durable(&key.0, &key.1, limit, &node.settings.streams).await?;
     node.bus.publish(subject::QUEUES_CHANGED.to_owned(), &()).await
+}
+
+/// Brings a queue that exists on the bus to this limit; one that does not exist gets it when it is
+/// made.
+pub(crate) async fn adapt(
+    node: &Node,
+    key: &LaneKey,
+    limit: Option<u32>,
+) -> Result<(), tasker_bus::BusError> {
+    let settings = &node.settings.streams;
+    let most = limit.map_or(settings.max_ack_pending, |limit| limit.min(settings.max_ack_pending));
+    match node.bus.consumer_load(&key.0, &key.1).await? {
+        Some(load) if load.max_ack_pending != most => {
+            tracing::info!(namespace = %key.0, queue = %key.1, most, "adapting a queue to its limit");
+            node.bus.ensure_work_durable(&key.0, &key.1, limit, settings).await
+        }
+        _ => Ok(()),
+    }
 }
 
 async fn publish_all(
@@ -111,13 +139,14 @@ async fn publish_all(
     let subject = subject::work(&key.0, &key.1);
     let mut messages: Vec<Outgoing> = Vec::with_capacity(work.steps.len() + members.len());
     messages.extend(work.steps.iter().map(|p| outgoing(&subject, &work_item(node, p))));
+    let limited = node.limits.max_running(&key.0, &key.1).is_some();
     let mut member = members.iter().peekable();
     for span in &work.spans {
         let end = span.batch.id.member(span.upto - 1);
         while let Some(row) =
             member.next_if(|row| row.id <= end && row.id >= span.batch.id.member(0))
         {
-            messages.push(member_message(node, &subject, span, row));
+            messages.push(outgoing(&subject, &member_item(node, limited, span, row)));
         }
     }
     metrics::histogram!("tasker_dispatch_set_size").record(messages.len() as f64);
@@ -211,11 +240,12 @@ pub(crate) fn work_item(node: &Node, prepared: &Prepared) -> WorkItem {
         node: node.id,
         cursor: step.cursor.clone().and_then(|text| RawValue::from_string(text).ok()),
         shared: prepared.shared.clone(),
+        limited: node.limits.max_running(&step.namespace, &step.queue).is_some(),
     }
 }
 
-fn member_message(node: &Node, subject: &str, span: &Span, row: &MemberRow) -> Outgoing {
-    let item = WorkItem {
+fn member_item(node: &Node, limited: bool, span: &Span, row: &MemberRow) -> WorkItem {
+    WorkItem {
         task_id: span.batch.task_id,
         step_id: row.id,
         name: row.name.as_str().into(),
@@ -230,8 +260,8 @@ fn member_message(node: &Node, subject: &str, span: &Span, row: &MemberRow) -> O
             MemberShared::Inline(shared) => Some(Arc::clone(shared)),
             MemberShared::Unknown | MemberShared::TooLarge => None,
         },
-    };
-    outgoing(subject, &item)
+        limited,
+    }
 }
 
 fn outgoing(subject: &str, item: &WorkItem) -> Outgoing {
