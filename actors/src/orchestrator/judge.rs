@@ -62,7 +62,7 @@ fn hurry_if_offered(node: &Node, failure: &mut StepFailure) {
     let wanted = |key: &str| failure.context[key].as_str();
     let queue = wanted("queue").and_then(|queue| Queue::new(queue).ok());
     let offered = queue.zip(wanted("callable"));
-    let offered = offered.is_some_and(|(queue, callable)| node.offers.has(&queue, callable));
+    let offered = offered.is_some_and(|(queue, callable)| node.offers.lists(&queue, callable));
     failure.retry_after_ms = offered.then_some(SOON_MS);
 }
 

@@ -34,10 +34,11 @@ impl Offers {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = offers;
     }
 
-    /// Whether a live worker of the queue is known to have the callable.
-    pub(crate) fn has(&self, queue: &Queue, callable: &str) -> bool {
+    /// Whether a live worker of the queue says that it has the callable; what resolvers find is not
+    /// known.
+    pub(crate) fn lists(&self, queue: &Queue, callable: &str) -> bool {
         let offers = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        offers.get(queue).is_some_and(|offered| offered.has(callable))
+        offers.get(queue).is_some_and(|offered| offered.callables.contains(callable))
     }
 
     /// Warns of callables that no live worker is known to have, once each.
@@ -89,9 +90,10 @@ mod tests {
         assert_eq!(warnings.len(), 2, "{warnings:?}");
         assert!(warnings[0].contains("`y`: step `c` and 1 more waits"), "{warnings:?}");
         assert!(warnings[1].contains("queue `q`") && warnings[1].contains("step `b` waits"));
-        assert!(offers.has(&q, "y") && !offers.has(&q, "x"));
+        assert!(offers.lists(&q, "y") && !offers.lists(&q, "x"));
         // Nobody knows what a resolver finds.
         offers.replace([(Queue::default(), one("x", true)), (q, one("y", true))].into());
         assert_eq!(offers.warnings(&template), [""; 0]);
+        assert!(!offers.lists(&Queue::default(), "y"));
     }
 }
