@@ -130,8 +130,10 @@ async fn a_task_is_in_progress_while_its_batch_runs() -> anyhow::Result<()> {
 async fn heartbeats_tell_what_runs_for_seconds() -> anyhow::Result<()> {
     let cluster = Cluster::shared().await?;
     let api = cluster.api()?;
-    let id = api.submit("faulty", "sleep", json!({"sleep_ms": 8_000})).await?;
-    until("the step is known to run", Duration::from_secs(8), async || {
+    // Long enough to be told also where it begins late, because others take the slots for seconds.
+    const RUNS: Duration = Duration::from_secs(12);
+    let id = api.submit("faulty", "sleep", json!({"sleep_ms": RUNS.as_millis() as u64})).await?;
+    until("the step is known to run", RUNS, async || {
         let task = api.read(&format!("/v1/tasks/{id}")).await?;
         Ok(task["steps"][0]["state"] == "in_progress")
     })
