@@ -100,6 +100,9 @@ const MAX_TEXT: usize = 512;
 const MAX_TAGS: usize = 64;
 
 impl TaskRequest {
+    /// The longest idempotency key in bytes, whichever way it comes.
+    pub const MAX_KEY_BYTES: usize = MAX_TEXT;
+
     /// Most bytes of a task's context as JSON text.
     pub const MAX_CONTEXT_BYTES: usize = 1024 * 1024;
 

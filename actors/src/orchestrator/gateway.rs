@@ -159,8 +159,7 @@ async fn submit(
     links.submit(request(namespace, &incoming.payload, key)?).await
 }
 
-/// Longest idempotency key in a header.
-const MAX_KEY: usize = 512;
+const MAX_KEY: usize = TaskRequest::MAX_KEY_BYTES;
 
 /// Reads a request; the key of the header is used unless the document has one.
 fn request(

@@ -16,8 +16,7 @@ use super::problem::ApiError;
 use super::query::{Params, id};
 use super::repair::{audited, invalid, read, repair};
 
-/// The longest idempotency key in bytes.
-const MAX_KEY: usize = 512;
+const MAX_KEY: usize = TaskRequest::MAX_KEY_BYTES;
 
 fn no_letter(id: i64) -> ApiError {
     Refusal::new(code::DEAD_LETTER_NOT_FOUND, format!("there is no dead letter {id}")).into()

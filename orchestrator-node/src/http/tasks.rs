@@ -54,7 +54,7 @@ fn expect_json(headers: &HeaderMap) -> Result<(), ApiError> {
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
-    const MOST: usize = 512;
+    const MOST: usize = TaskRequest::MAX_KEY_BYTES;
     let mut given = headers.get_all("idempotency-key").iter();
     let Some(key) = given.next() else { return Ok(None) };
     if given.next().is_some() {
