@@ -7,7 +7,7 @@ use crate::client::Document;
 use crate::cluster::ClusterArgs;
 use crate::exit::{Code, Exit};
 use crate::output::{self, Format, OutputArgs};
-use crate::repair::{self, Why};
+use crate::repair::{self, Repair};
 use crate::table::{Table, printable};
 
 #[derive(Debug, Subcommand)]
@@ -35,7 +35,7 @@ pub(crate) enum BatchCommand {
         task: TaskId,
         batch: BatchId,
         #[command(flatten)]
-        why: Why,
+        repair: Repair,
     },
 }
 
@@ -68,8 +68,8 @@ pub(crate) async fn run(command: BatchCommand, cluster: &ClusterArgs) -> anyhow:
             }
             Err(Exit::new(Code::NotVerified, format!("batch {batch} is not sound")).into())
         }
-        BatchCommand::Retry { task, batch, why } => {
-            repair::retry(task, Some(batch), why, cluster).await
+        BatchCommand::Retry { task, batch, repair } => {
+            repair::retry(task, Some(batch), repair, cluster).await
         }
     }
 }

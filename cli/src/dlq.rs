@@ -3,13 +3,12 @@
 use clap::{Args, Subcommand};
 use tasker_messages::{
     DeadLetter, DeadLetterGroups, DeadLetterKind, DeadLetterList, DeadLetterView, Namespace, Purge,
-    Retry,
 };
 
 use crate::client::{DeadLetterQuery, Document};
 use crate::cluster::ClusterArgs;
 use crate::output::{self, Format, OutputArgs};
-use crate::repair::Why;
+use crate::repair::{Repair, Why};
 use crate::table::{Table, printable};
 
 #[derive(Debug, Subcommand)]
@@ -34,7 +33,7 @@ pub(crate) enum DlqCommand {
     Redrive {
         id: i64,
         #[command(flatten)]
-        why: Why,
+        repair: Repair,
     },
     /// Remove dead letters
     Purge(PurgeArgs),
@@ -110,10 +109,10 @@ pub(crate) async fn run(command: DlqCommand, cluster: &ClusterArgs) -> anyhow::R
             groups(client.dead_letter_groups(namespace.as_ref()).await?, output.format)
         }
         DlqCommand::Show { id, output } => show(client.dead_letter(id).await?, output.format)?,
-        DlqCommand::Redrive { id, why } => {
-            let request = Retry { reason: why.reason, by: why.by };
+        DlqCommand::Redrive { id, repair } => {
+            let (request, format) = repair.request();
             let Document { text, value } = client.redrive(id, &request).await?;
-            match why.output.format {
+            match format {
                 Format::Json => text,
                 Format::Ids => value.task_id.to_string(),
                 Format::Table => format!("letter {} runs as task {}", value.id, value.task_id),

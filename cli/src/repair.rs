@@ -20,16 +20,34 @@ pub(crate) struct Why {
     pub(crate) output: OutputArgs,
 }
 
+/// Why, and how far.
+#[derive(Debug, Args)]
+pub(crate) struct Repair {
+    /// Take back convergences that have run with the failure, and all behind them; they run again
+    #[arg(long)]
+    pub(crate) cascade: bool,
+    #[command(flatten)]
+    pub(crate) why: Why,
+}
+
+impl Repair {
+    /// The body of a request, and how to print its answer.
+    pub(crate) fn request(self) -> (Retry, Format) {
+        let Why { reason, by, output } = self.why;
+        (Retry { reason, by, cascade: self.cascade }, output.format)
+    }
+}
+
 /// Retries a task, or one of its batches.
 pub(crate) async fn retry(
     task: TaskId,
     batch: Option<BatchId>,
-    why: Why,
+    repair: Repair,
     cluster: &ClusterArgs,
 ) -> anyhow::Result<()> {
-    let request = Retry { reason: why.reason, by: why.by };
+    let (request, format) = repair.request();
     let repaired = cluster.client()?.retry(task, batch, &request).await?;
-    print(repaired, why.output.format)
+    print(repaired, format)
 }
 
 /// Repairs one step.
@@ -59,9 +77,12 @@ fn table(repaired: &Repaired) -> String {
         .batches
         .iter()
         .map(|batch| format!("batch  {}  {} members", batch.id, batch.members));
+    let behind = (repaired.taken_back > 0)
+        .then(|| format!("behind {} steps taken back, which run again", repaired.taken_back));
     let lines: Vec<String> = std::iter::once(format!("task   {} runs again", repaired.id))
         .chain(steps)
         .chain(batches)
+        .chain(behind)
         .collect();
     lines.join("\n")
 }
@@ -79,9 +100,12 @@ mod tests {
             id: id(1).parse().expect("an id"),
             steps: vec![id(2).parse().expect("an id")],
             batches: vec![RepairedBatch { id: id(3).parse().expect("an id"), members: 7 }],
+            taken_back: 0,
         };
         let expect =
             format!("task   {} runs again\nstep   {}\nbatch  {}  7 members", id(1), id(2), id(3));
         assert_eq!(table(&repaired), expect);
+        let cascaded = table(&Repaired { taken_back: 3, ..repaired });
+        assert_eq!(cascaded, format!("{expect}\nbehind 3 steps taken back, which run again"));
     }
 }

@@ -2,12 +2,12 @@
 
 use clap::{Args, Subcommand};
 use serde_json::Value;
-use tasker_messages::{RepairStep, StepAction, StepHistory, TaskId};
+use tasker_messages::{RepairStep, Retry, StepAction, StepHistory, TaskId};
 
 use crate::client::Document;
 use crate::cluster::ClusterArgs;
 use crate::output::{self, Format, OutputArgs};
-use crate::repair::{self, Why};
+use crate::repair::{self, Repair};
 use crate::table::Table;
 
 #[derive(Debug, Subcommand)]
@@ -40,7 +40,7 @@ pub(crate) struct StepArgs {
     /// The step's id or name
     step: String,
     #[command(flatten)]
-    why: Why,
+    repair: Repair,
 }
 
 fn json(text: &str) -> Result<Value, String> {
@@ -59,9 +59,10 @@ pub(crate) async fn run(command: StepCommand, cluster: &ClusterArgs) -> anyhow::
             (step, StepAction::CompleteManually, Some(result))
         }
     };
-    let StepArgs { task, step, why } = args;
-    let request = RepairStep { action, reason: why.reason, by: why.by, result };
-    repair::step(task, &step, &request, why.output.format, cluster).await
+    let StepArgs { task, step, repair } = args;
+    let (Retry { reason, by, cascade }, format) = repair.request();
+    let request = RepairStep { action, reason, by, result, cascade };
+    repair::step(task, &step, &request, format, cluster).await
 }
 
 fn render(history: Document<StepHistory>, format: Format) -> serde_json::Result<String> {

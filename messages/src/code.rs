@@ -78,6 +78,8 @@ codes! {
     STEP_NOT_FAILED;
     /// A convergence has already run with the failure that is to be repaired.
     AGGREGATOR_RAN;
+    /// A step that a cascading repair would take back has not ended.
+    DESCENDANT_RUNS;
     /// Nothing of the task or batch has failed and can be retried.
     NOTHING_TO_RETRY;
     /// The namespace in the document differs from the one in the subject or credential.

@@ -19,6 +19,9 @@ pub struct RepairStep {
     /// The result, with `complete_manually` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Value>,
+    /// Whether convergences that have run with the failure are taken back and run again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cascade: bool,
 }
 
 /// What can be done about a failed step.
@@ -42,6 +45,9 @@ pub struct Retry {
     /// Who asks; kept in the audit trail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
+    /// Whether convergences that have run with the failure are taken back and run again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cascade: bool,
 }
 
 /// What a repair has done.
@@ -53,6 +59,10 @@ pub struct Repaired {
     pub steps: Vec<StepId>,
     /// Batches with repaired members, and how many.
     pub batches: Vec<RepairedBatch>,
+    /// How many steps, members of batches among them, were behind convergences that had run and were
+    /// taken back: they come anew, under other ids.
+    #[serde(default)]
+    pub taken_back: u32,
 }
 
 /// A batch with repaired members.

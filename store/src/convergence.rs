@@ -32,7 +32,7 @@ pub struct Converged {
 
 /// One task as the transaction found it, under locks.
 #[derive(Default)]
-struct TaskState {
+pub(crate) struct TaskState {
     namespace: String,
     template_id: Option<TemplateId>,
     steps: Vec<StepRow>,
@@ -80,6 +80,21 @@ impl BatchRow {
         matches!(self.state, BatchState::Sealed | BatchState::Failed)
             && self.fact.remaining == 0
             && !self.settled
+    }
+}
+
+impl TaskState {
+    /// What the rules look at.
+    pub(crate) fn facts(&self) -> TaskFacts {
+        let is_sealed = |batch: &&BatchRow| {
+            matches!(batch.state, BatchState::Sealed | BatchState::Converged | BatchState::Failed)
+        };
+        let batches = self.batches.iter().filter(is_sealed);
+        TaskFacts {
+            steps: self.steps.iter().map(|s| (s.name.clone(), s.fact())).collect(),
+            batches: batches.map(|b| (b.worker_template.clone(), b.fact)).collect(),
+            choices: self.steps.iter().filter_map(StepRow::chosen).collect(),
+        }
     }
 }
 
@@ -147,7 +162,10 @@ async fn load_locked(tx: &mut Tx, tasks: &[Uuid]) -> Result<BTreeMap<Uuid, TaskS
     }
 }
 
-async fn read_states(tx: &mut Tx, tasks: &[Uuid]) -> Result<BTreeMap<Uuid, TaskState>, StoreError> {
+pub(crate) async fn read_states(
+    tx: &mut Tx,
+    tasks: &[Uuid],
+) -> Result<BTreeMap<Uuid, TaskState>, StoreError> {
     let mut states: BTreeMap<Uuid, TaskState> = BTreeMap::new();
     let steps =
         sqlx::query_file!("queries/convergence/steps.sql", tasks).fetch_all(&mut **tx).await?;
@@ -228,21 +246,7 @@ impl Writes {
     }
 
     fn plan_rows(&mut self, task: Uuid, state: &TaskState, template: &Arc<Template>) {
-        let facts = TaskFacts {
-            steps: state.steps.iter().map(|s| (s.name.clone(), s.fact())).collect(),
-            batches: state
-                .batches
-                .iter()
-                .filter(|b| {
-                    matches!(
-                        b.state,
-                        BatchState::Sealed | BatchState::Converged | BatchState::Failed
-                    )
-                })
-                .map(|b| (b.worker_template.clone(), b.fact))
-                .collect(),
-            choices: state.steps.iter().filter_map(StepRow::chosen).collect(),
-        };
+        let facts = state.facts();
         let mut ids: HashMap<&str, Uuid> =
             state.steps.iter().map(|s| (s.name.as_str(), s.id)).collect();
         let plan = converge(template, &facts);

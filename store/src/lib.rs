@@ -29,7 +29,6 @@ mod reconcile;
 mod release;
 mod repair;
 mod retries;
-mod settle;
 mod shared;
 mod submit;
 mod templates;

@@ -226,6 +226,21 @@ async fn an_aggregator_that_ran_is_not_undone() -> anyhow::Result<()> {
     assert_eq!((answer.status, answer.code()), (409, "AGGREGATOR_RAN"), "{}", answer.text);
     let answer = retry(&api, &format!("/v1/tasks/{}/retry", task.id())).await?;
     assert_eq!((answer.status, answer.code()), (409, "AGGREGATOR_RAN"), "{}", answer.text);
+
+    // Unless that is what is wanted: then it runs again, over all four.
+    let partial = json!({"sum": 5, "succeeded": 3, "failed": 1, "worker_count": 4});
+    assert_same(task.result("sum_slowly")?, &partial, &[]);
+    let body = json!({"action": "complete_manually", "reason": WHY, "result": {"value": 100},
+                      "cascade": true});
+    let answer = patch(&api, task.id(), "work_slowly_002", &body).await?;
+    assert_eq!((answer.status, &answer.body["taken_back"]), (200, &json!(1)), "{}", answer.text);
+    let again = api.wait(task.id(), SOON).await?;
+    assert_eq!(again.state(), "complete", "{}", again.view);
+    let whole = json!({"sum": 105, "succeeded": 4, "failed": 0, "worker_count": 4});
+    assert_same(again.result("sum_slowly")?, &whole, &[]);
+    let id = |task: &Task| task.step("sum_slowly").map(|step| step["id"].clone());
+    assert_ne!(id(&again)?, id(&task)?, "a step of its own: {}", again.view);
+    settled(&cluster, &again).await?;
     Ok(())
 }
 

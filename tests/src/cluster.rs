@@ -61,12 +61,24 @@ impl Cluster {
         workers: u32,
         settings: &str,
     ) -> anyhow::Result<Self> {
+        Self::with_servers(orchestrators, workers, settings, |_| Ok(Vec::new())).await
+    }
+
+    /// The same with other servers: what `environment` has put into the folder of the tests, and told
+    /// by variables.
+    pub(crate) async fn with_servers(
+        orchestrators: u32,
+        workers: u32,
+        settings: &str,
+        environment: impl FnOnce(&Scratch) -> anyhow::Result<Vec<(&'static str, String)>>,
+    ) -> anyhow::Result<Self> {
         let (tool, scratch) = (Tool::find()?, Scratch::new()?);
+        let environment = environment(&scratch)?;
         let mut arguments = Self::arguments(orchestrators, workers, scratch.path());
         if !settings.is_empty() {
             arguments.extend(["--config".to_owned(), scratch.write("tasker.toml", settings)?]);
         }
-        let dev = Dev::ephemeral(&tool, &arguments, scratch.path())?;
+        let dev = Dev::ephemeral(&tool, &arguments, &environment, scratch.path())?;
         let cluster = Self { dev, tool, scratch, nodes: Vec::new() };
         cluster.register_templates().await?;
         Ok(cluster)

@@ -83,8 +83,16 @@ impl Dev {
     ///
     /// # Errors
     /// If it does not become ready; what it said is part of the error.
-    pub fn ephemeral(tool: &Tool, arguments: &[String], log_dir: &Path) -> anyhow::Result<Self> {
-        Self::start(tool.command().args(["dev", "--ephemeral"]).args(arguments), log_dir)
+    pub fn ephemeral(
+        tool: &Tool,
+        arguments: &[String],
+        environment: &[(&str, String)],
+        log_dir: &Path,
+    ) -> anyhow::Result<Self> {
+        let mut command = tool.command();
+        command.args(["dev", "--ephemeral"]).args(arguments);
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
+        Self::start(&mut command, log_dir)
     }
 
     /// Starts a cluster in a data folder that stays.

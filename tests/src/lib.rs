@@ -7,6 +7,7 @@
 mod api;
 mod cluster;
 mod compare;
+mod counted;
 mod database;
 mod dev;
 mod process;
@@ -20,6 +21,7 @@ mod wire;
 pub use api::{Answer, Api};
 pub use cluster::Cluster;
 pub use compare::{assert_same, difference};
+pub use counted::{Costs, Counted};
 pub use database::Database;
 pub use dev::{Dev, DevState, Pids};
 pub use process::Process;

@@ -102,6 +102,17 @@ fn newly_never(template: &Template, facts: &TaskFacts, fates: &Fates) -> Vec<usi
         .collect()
 }
 
+/// How many steps have no row and may still get one, or wait for it in vain: those that the counter of
+/// pending steps holds beside rows that are pending. Steps that never exist by decisions nobody has
+/// acted on are among them until then.
+pub fn undecided_steps(template: &Template, facts: &TaskFacts) -> usize {
+    let fates = Fates::of(template, facts, |choice| choice.settled);
+    let has_row = |n: usize| facts.steps.contains_key(template.steps[n].name.as_str());
+    (0..template.steps.len())
+        .filter(|&n| !is_worker(template, n) && !has_row(n) && fates[n] != Fate::Never)
+        .count()
+}
+
 fn planned_step(template: &Template, fates: &Fates, position: usize) -> PlannedStep {
     let parents = || template.graph.parents[position].iter().filter(|&&p| !is_worker(template, p));
     let runs_now = template.steps[position].kind == StepKind::DeferredConvergence;

@@ -23,7 +23,9 @@ mod transition;
 mod why;
 
 pub use claim::{ClaimDecision, ClaimFacts, decide_claim};
-pub use convergence::{BatchFact, Choice, ConvergencePlan, Ending, StepFact, TaskFacts, converge};
+pub use convergence::{
+    BatchFact, Choice, ConvergencePlan, Ending, StepFact, TaskFacts, converge, undecided_steps,
+};
 pub use decision::{choose, stored_choice};
 pub use dispatch::{Source, WindowLimits, publishable, share_out, window_size};
 pub use graph::{PlannedStep, SubmissionPlan};

@@ -1,5 +1,7 @@
 //! What people may do by hand about steps that have ended badly.
 
+use std::collections::BTreeSet;
+
 use tasker_messages::{Refusal, StepKind, StepState, TaskState, code};
 
 use crate::template::Template;
@@ -75,7 +77,8 @@ pub fn check_repair(action: RepairAction, facts: &RepairFacts<'_>) -> Result<(),
     }
     if let Some(join) = facts.joined_by {
         let message = format!(
-            "the convergence `{join}` has run with the failure of `{name}`; submit the task again"
+            "the convergence `{join}` has run with the failure of `{name}`; ask with `cascade` to have \
+             it taken back and run again, or submit the task again"
         );
         return Err(Refusal::new(code::AGGREGATOR_RAN, message));
     }
@@ -119,6 +122,21 @@ impl Template {
         }
         joins.sort_unstable();
         joins
+    }
+
+    /// The names of all convergences behind these steps, and of all that is behind those: what would
+    /// not be as it is if one of these steps had ended otherwise. Batch workers stand for their batch.
+    pub fn behind_joins<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> BTreeSet<&str> {
+        let joins = names.into_iter().flat_map(|name| self.joins_behind(name));
+        let mut open: Vec<usize> =
+            joins.filter_map(|join| self.step(join)).map(|(position, _)| position).collect();
+        let mut behind = BTreeSet::new();
+        while let Some(n) = open.pop() {
+            if behind.insert(self.steps[n].name.as_str()) {
+                open.extend(&self.graph.children[n]);
+            }
+        }
+        behind
     }
 }
 
@@ -182,5 +200,12 @@ mod tests {
         assert_eq!((joins("w"), joins("a")), (vec!["j", "k"], vec!["j"]));
         assert_eq!(joins("s"), ["j", "k"], "by its members");
         assert!(joins("j").is_empty() && joins("x").is_empty());
+        let behind = |names: &[&str]| {
+            let names = names.iter().copied();
+            template.behind_joins(names).into_iter().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(behind(&["w"]), ["j", "k", "x"]);
+        assert_eq!(behind(&["a"]), ["j", "x"]);
+        assert_eq!(behind(&["j", "x"]), [""; 0], "it is itself behind nothing that it would undo");
     }
 }

@@ -40,6 +40,7 @@ pub(crate) fn check() -> anyhow::Result<String> {
     check_reserved_and_order(&mut wrong)?;
     check_trees(&mut wrong)?;
     crate::reference::check(&mut wrong)?;
+    crate::keys::check(&mut wrong)?;
     crate::reference::check_guide(&mut wrong)?;
     let files = check_files(&mut wrong)?;
     if wrong.is_empty() {

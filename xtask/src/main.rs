@@ -1,6 +1,7 @@
 //! Checks and chores of the workspace: `cargo run -p xtask -- check`.
 
 mod house;
+mod keys;
 mod queries;
 mod reference;
 

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use crate::client::{Client, Document};
 use crate::cluster::ClusterArgs;
 use crate::output::{self, Format, OutputArgs};
-use crate::repair::{self, Why};
+use crate::repair::{self, Repair};
 
 use list::ListArgs;
 use steps::StepsArgs;
@@ -65,7 +65,7 @@ pub(crate) enum TaskCommand {
     Retry {
         id: TaskId,
         #[command(flatten)]
-        why: Why,
+        repair: Repair,
     },
     /// Stop a task
     Cancel {
@@ -113,7 +113,7 @@ pub(crate) async fn run(command: TaskCommand, cluster: &ClusterArgs) -> anyhow::
             let task = watch::until_ended(&client, id, limit.deadline()).await?;
             wait::conclude(task, output.format)
         }
-        TaskCommand::Retry { id, why } => repair::retry(id, None, why, cluster).await,
+        TaskCommand::Retry { id, repair } => repair::retry(id, None, repair, cluster).await,
         TaskCommand::Cancel { id, output } => cancel(&client, id, output.format).await,
     }
 }

@@ -66,7 +66,7 @@ pub(super) async fn redrive(
     body: Body,
 ) -> Result<Json<Redriven>, ApiError> {
     let number: i64 = id(&path)?;
-    let Retry { reason, by } = read(&api, body).await?;
+    let Retry { reason, by, cascade } = read(&api, body).await?;
     let by = audited(&reason, by)?;
     let letter = api.node.store.find_dead_letter(number).await?;
     let letter = letter.ok_or_else(|| no_letter(number))?;
@@ -78,8 +78,9 @@ pub(super) async fn redrive(
         (DeadLetterKind::Member, Some(task), Some(step)) => {
             let target = RepairTarget::Step(step, RepairAction::Reset, None);
             // The repair itself closes the letter.
-            repair(&api, task, target, reason, Some(by)).await?.0.id
+            repair(&api, task, target, Retry { reason, by: Some(by), cascade }).await?.0.id
         }
+        _ if cascade => return Err(invalid("cascade", "belongs to letters of members only")),
         _ => {
             let request = request_of(&api, &letter).await?;
             let accepted = api.links.submit(request).await?;

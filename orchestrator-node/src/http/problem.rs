@@ -65,6 +65,7 @@ fn status_of(refusal: &Refusal) -> StatusCode {
         | code::TASK_ENDED
         | code::STEP_NOT_FAILED
         | code::AGGREGATOR_RAN
+        | code::DESCENDANT_RUNS
         | code::BATCH_STOPPED
         | code::NOTHING_TO_RETRY => StatusCode::CONFLICT,
         code::CONTEXT_SCHEMA_VIOLATION | code::RESULT_SCHEMA_VIOLATION => {

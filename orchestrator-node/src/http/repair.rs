@@ -44,7 +44,8 @@ pub(super) async fn step(
         (_, Some(_)) => return Err(invalid("result", "belongs to complete_manually only")),
     };
     let target = RepairTarget::Step(step, action, result);
-    repair(&api, task, target, request.reason, request.by).await
+    let RepairStep { reason, by, cascade, .. } = request;
+    repair(&api, task, target, Retry { reason, by, cascade }).await
 }
 
 /// Retries all members of a batch that failed, or were cancelled with it.
@@ -54,8 +55,8 @@ pub(super) async fn batch(
     body: Body,
 ) -> Result<Json<Repaired>, ApiError> {
     let (task, batch): (TaskId, BatchId) = (id(&task)?, id(&batch)?);
-    let Retry { reason, by } = read(&api, body).await?;
-    repair(&api, task, RepairTarget::Batch(batch), reason, by).await
+    let why: Retry = read(&api, body).await?;
+    repair(&api, task, RepairTarget::Batch(batch), why).await
 }
 
 /// Retries whatever of a task failed and can be retried.
@@ -65,8 +66,8 @@ pub(super) async fn task(
     body: Body,
 ) -> Result<Json<Repaired>, ApiError> {
     let task: TaskId = id(&task)?;
-    let Retry { reason, by } = read(&api, body).await?;
-    repair(&api, task, RepairTarget::Task, reason, by).await
+    let why: Retry = read(&api, body).await?;
+    repair(&api, task, RepairTarget::Task, why).await
 }
 
 pub(super) async fn read<T: DeserializeOwned>(api: &Api, body: Body) -> Result<T, ApiError> {
@@ -101,11 +102,11 @@ pub(super) async fn repair(
     api: &Api,
     task: TaskId,
     target: RepairTarget,
-    reason: String,
-    by: Option<String>,
+    why: Retry,
 ) -> Result<Json<Repaired>, ApiError> {
+    let Retry { reason, by, cascade } = why;
     let principal = audited(&reason, by)?;
-    let request = RepairRequest { task, target, principal, reason };
+    let request = RepairRequest { task, target, cascade, principal, reason };
     // A transaction must not end with the connection of whoever asked for it.
     let store = api.node.store.clone();
     let repairing = tokio::spawn(async move { store.repair(&request).await });

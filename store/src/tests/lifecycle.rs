@@ -84,6 +84,7 @@ async fn a_task_that_lasts_too_long_ends_and_opens_a_dead_letter(pool: PgPool) {
     world.age(task.id, 1).await;
     assert_eq!(world.review().await.tasks, 0, "it has ended");
     let request = RepairRequest {
+        cascade: false,
         task: task.id,
         target: RepairTarget::Task,
         principal: "op".to_owned(),
@@ -106,6 +107,7 @@ impl World {
         assert_eq!(self.state(task.id).await, "blocked_by_failures");
         self.age(task.id, seconds).await;
         let request = RepairRequest {
+            cascade: false,
             task: task.id,
             target: RepairTarget::Task,
             principal: "op".to_owned(),

@@ -7,6 +7,7 @@
 //! by the time they go on. Then the gate is opened. What must come out of it is compared as a whole:
 //! every step, the counters of task and batches, and how often a step was announced as ready.
 
+mod cascades;
 mod chunks;
 mod decisions;
 mod fences;
@@ -209,8 +210,17 @@ impl World {
     }
 
     async fn repair(&self, task: &NewTask, target: RepairTarget) -> Result<RepairDone, String> {
+        self.repair_with(task, target, false).await
+    }
+
+    async fn repair_with(
+        &self,
+        task: &NewTask,
+        target: RepairTarget,
+        cascade: bool,
+    ) -> Result<RepairDone, String> {
         let (principal, reason) = ("test".to_owned(), "test".to_owned());
-        let request = RepairRequest { task: task.id, target, principal, reason };
+        let request = RepairRequest { task: task.id, target, cascade, principal, reason };
         let answer = self.store.repair(&request).await.expect("decided");
         answer.map_err(|refusal| refusal.code)
     }

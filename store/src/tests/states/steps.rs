@@ -165,6 +165,7 @@ impl World {
         let request = RepairRequest {
             task: task.id,
             target: RepairTarget::Step(step, action, result),
+            cascade: false,
             principal: "test".into(),
             reason: "test".into(),
         };

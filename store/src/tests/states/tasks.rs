@@ -100,6 +100,7 @@ impl World {
                 let request = RepairRequest {
                     task: task.id,
                     target: RepairTarget::Task,
+                    cascade: false,
                     principal: "test".into(),
                     reason: "test".into(),
                 };

@@ -4,13 +4,14 @@ use tasker_messages::{Refusal, StepId, StepKind, Verdict, WorkerId, code};
 use tasker_workflow::{RepairAction, batching, check_result as check_schema, choose};
 use uuid::Uuid;
 
+use super::targets::Target;
+use super::{Stop, TaskRow};
 use crate::apply::land;
 use crate::pool::Tx;
-use crate::repair::{Stop, Target, TaskRow};
 use crate::{Applied, FinishedAttempt};
 
 /// Ends the step by hand: as if a worker had reported it, with what follows from that.
-pub(crate) async fn settle(
+pub(super) async fn settle(
     tx: &mut Tx,
     task: &TaskRow,
     targets: &[Target],

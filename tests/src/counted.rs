@@ -1,0 +1,128 @@
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use serde_json::Value;
+
+use crate::{Cluster, Scratch};
+
+/// A cluster of one orchestrator and one worker whose servers count what they are asked for.
+#[derive(Debug)]
+pub struct Counted {
+    cluster: Cluster,
+    /// Where nats-server tells its counters.
+    monitor: String,
+}
+
+/// What the servers of a cluster have done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Costs {
+    /// SQL statements, those of transactions among them.
+    pub statements: u64,
+    /// Transactions that were committed.
+    pub transactions: u64,
+    /// Bytes of the write-ahead log.
+    pub wal_bytes: u64,
+    /// Messages that clients have sent to nats-server.
+    pub sent: u64,
+    /// Messages that it has delivered to clients.
+    pub delivered: u64,
+}
+
+impl Costs {
+    /// What was done since.
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            statements: self.statements - before.statements,
+            transactions: self.transactions - before.transactions,
+            wal_bytes: self.wal_bytes - before.wal_bytes,
+            sent: self.sent - before.sent,
+            delivered: self.delivered - before.delivered,
+        }
+    }
+}
+
+/// `tasker dev` starts its servers by these names: they go on to the real ones with more arguments.
+fn servers(scratch: &Scratch, port: u16) -> anyhow::Result<Vec<(&'static str, String)>> {
+    let given = |name: &str| std::env::var(name).with_context(|| format!("{name} is not set"));
+    let (nats, postgres) = (given("TASKER_NATS_SERVER")?, given("TASKER_POSTGRES_BIN")?);
+    let folder = scratch.path().join("postgres");
+    fs::create_dir(&folder)?;
+    for program in fs::read_dir(&postgres)? {
+        let program = program?;
+        if program.file_name() != "postgres" {
+            symlink(program.path(), folder.join(program.file_name()))?;
+        }
+    }
+    let counts = "-c shared_preload_libraries=pg_stat_statements";
+    script(&folder.join("postgres"), "-D", &format!("{postgres}/postgres"), counts)?;
+    let monitored = scratch.path().join("nats-server");
+    script(&monitored, "-c", &nats, &format!("-a 127.0.0.1 -m {port}"))?;
+    let text = |path: PathBuf| path.display().to_string();
+    Ok(vec![("TASKER_POSTGRES_BIN", text(folder)), ("TASKER_NATS_SERVER", text(monitored))])
+}
+
+/// A program that goes on to another one, with more arguments if the first is that of a server's start.
+fn script(path: &Path, first: &str, program: &str, more: &str) -> anyhow::Result<()> {
+    let text = format!(
+        "#!/bin/sh\ncase \"$1\" in\n  {first}) exec '{program}' \"$@\" {more} ;;\n  \
+         *) exec '{program}' \"$@\" ;;\nesac\n"
+    );
+    fs::write(path, text)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
+    Ok(())
+}
+
+impl Counted {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// If it does not become ready, or Postgres has no `pg_stat_statements`, which is among its
+    /// contributed modules.
+    pub async fn start() -> anyhow::Result<Self> {
+        // Free now; whoever takes it before nats-server does makes this test fail, not lie.
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let cluster = Cluster::with_servers(1, 1, "", |scratch| servers(scratch, port)).await?;
+        cluster
+            .database()?
+            .run("create extension pg_stat_statements")
+            .await
+            .context("Postgres needs its contributed modules (postgresql-contrib)")?;
+        Ok(Self { cluster, monitor: format!("http://127.0.0.1:{port}/varz") })
+    }
+
+    /// The cluster.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// The counters now.
+    ///
+    /// # Errors
+    /// If a server does not answer.
+    pub async fn costs(&self) -> anyhow::Result<Costs> {
+        let rows = self
+            .cluster
+            .database()?
+            .row(
+                "select sum(calls)::bigint as statements,
+                        (sum(calls) filter (where query = 'COMMIT'))::bigint as transactions,
+                        (pg_current_wal_lsn() - '0/0')::bigint as wal_bytes
+                 from pg_stat_statements",
+            )
+            .await?;
+        let bus: Value = reqwest::get(&self.monitor).await?.json().await?;
+        let number = |of: &Value, key: &str| {
+            of[key].as_u64().with_context(|| format!("no number {key} in {of}"))
+        };
+        Ok(Costs {
+            statements: number(&rows, "statements")?,
+            transactions: number(&rows, "transactions")?,
+            wal_bytes: number(&rows, "wal_bytes")?,
+            sent: number(&bus, "in_msgs")?,
+            delivered: number(&bus, "out_msgs")?,
+        })
+    }
+}

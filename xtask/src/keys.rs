@@ -1,0 +1,50 @@
+//! `tests/template-keys.txt`: for each key of a template a test that fails if the key has no effect. No
+//! key of `docs/reference.md` may be without one, and the tests must be there.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use crate::workspace;
+
+const LIST: &str = "tests/template-keys.txt";
+
+pub(crate) fn check(wrong: &mut Vec<String>) -> anyhow::Result<()> {
+    let top = workspace()?;
+    let keys = keys(&fs::read_to_string(top.join("docs/reference.md"))?);
+    let list = fs::read_to_string(top.join(LIST))?;
+    let mut listed = BTreeSet::new();
+    for line in list.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            [key, "informs"] => drop(listed.insert(key.to_owned())),
+            [key, file, test] if has_test(&top.join(file), test) => {
+                listed.insert(key.to_owned());
+            }
+            _ => wrong.push(format!("{LIST}: there is no such test: {line}")),
+        }
+    }
+    for key in keys.symmetric_difference(&listed) {
+        wrong.push(format!("{LIST} and docs/reference.md do not agree about the key `{key}`"));
+    }
+    Ok(())
+}
+
+fn has_test(file: &Path, test: &str) -> bool {
+    let is_it = |line: &str| line.trim_start_matches("async ").starts_with(&format!("fn {test}("));
+    fs::read_to_string(file).is_ok_and(|text| text.lines().any(|line| is_it(line.trim())))
+}
+
+/// The first column of the two tables of keys.
+fn keys(reference: &str) -> BTreeSet<String> {
+    let section = |title: &str| {
+        let text = reference.split_once(title).map(|(_, text)| text).unwrap_or_default();
+        text.split("\n### ").next().unwrap_or_default()
+    };
+    ["\n### The task\n", "\n### A step\n"]
+        .iter()
+        .flat_map(|title| section(title).lines())
+        .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
+        .map(|(key, _)| key.to_owned())
+        .collect()
+}
