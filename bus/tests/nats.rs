@@ -308,6 +308,29 @@ async fn publishes_without_stream_or_server() {
 }
 
 #[tokio::test]
+async fn what_is_confirmed_has_arrived() {
+    let mut setup = Setup::new().await;
+    let listener = Bus::connect(&setup.settings.nats, "listener").await.expect("an address");
+    listener.wait_connected(Duration::from_secs(10)).await.expect("connected");
+    let mut heard = listener.subscribe("domain.>", None).await.expect("a subscription");
+    listener.publish_confirmed(&[]).await.expect("the server has the subscription");
+    let to = |n: usize| Outgoing { subject: format!("domain.{n}"), ..setup.outgoing(n) };
+    let large = Outgoing { payload: vec![0; 9 << 20].into(), ..to(1) };
+    let refused = setup.bus.publish_confirmed(&[to(0), large, to(2)]).await.expect("confirmed");
+    assert!(matches!(refused[..], [(1, BusError::TooLarge { .. })]), "{refused:?}");
+    for n in [0, 2] {
+        let message = within("a message", heard.next()).await.expect("open");
+        assert_eq!(message.subject, format!("domain.{n}"));
+        assert_eq!(message.header("Nats-Msg-Id"), Some(format!("m{n}").as_str()));
+        assert!(message.protocol_ok().is_ok());
+    }
+    let messages = [to(3)];
+    setup.server.end("KILL");
+    let lost = within("an error", setup.bus.publish_confirmed(&messages)).await;
+    assert!(matches!(lost, Err(BusError::TimedOut(_) | BusError::Send { .. })), "{lost:?}");
+}
+
+#[tokio::test]
 async fn streams_are_created_once_and_queues_are_found() {
     let setup = Setup::new().await;
     let first = setup.bus.ensure_streams(&setup.settings.streams).await.expect("streams");

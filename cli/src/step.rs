@@ -66,7 +66,7 @@ pub(crate) async fn run(command: StepCommand, cluster: &ClusterArgs) -> anyhow::
 }
 
 fn render(history: Document<StepHistory>, format: Format) -> serde_json::Result<String> {
-    let StepHistory { step, attempts } = &history.value;
+    let StepHistory { step, attempts, events } = &history.value;
     match format {
         Format::Json => return Ok(history.text),
         Format::Ids => return Ok(step.id.to_string()),
@@ -98,6 +98,13 @@ fn render(history: Document<StepHistory>, format: Format) -> serde_json::Result<
         if let Some(error) = &results.error {
             row("error", format!("{} [{}]", error.message, error.code));
         }
+    }
+    for event in events {
+        let withheld = match event.violations.first() {
+            Some(first) => format!("{}  not published: {first}", event.event),
+            None => event.event.to_string(),
+        };
+        row("event", withheld);
     }
     let mut text = head.render();
     if !attempts.is_empty() {
@@ -132,6 +139,8 @@ mod tests {
                     "completed_at": "now", "worker_id": "w", "attempt": 2}}},
             "attempts": [{"attempt": 1, "error": {"code": "NO", "message": "never",
                 "retryable": true}, "execution_time_ms": 9, "failed_at": "before"}],
+            "events": [{"event_id": "i", "event": "told"}, {"event_id": "j", "event": "kept",
+                "violations": ["result.n: is no text", "result.m: is missing"]}],
         });
         let value = serde_json::from_value(text.clone()).expect("a step");
         let document = Document { text: text.to_string(), value };
@@ -147,7 +156,9 @@ mod tests {
              ended       now\n\
              worker      w\n\
              time        5 ms\n\
-             result      [1]\n\n\
+             result      [1]\n\
+             event       told\n\
+             event       kept  not published: result.n: is no text\n\n\
              FAILED ATTEMPT  AT      TIME  ERROR\n\
              1               before  9 ms  never [NO]\n"
         );

@@ -36,8 +36,6 @@ codes! {
     INVALID_NAME;
     /// Two spellings of the same setting.
     CONFLICTING_KEYS;
-    /// Part of the language that this version does not run yet.
-    NOT_SUPPORTED_YET;
     /// YAML anchors, aliases, merge keys or tags.
     YAML_FEATURE_REFUSED;
     /// Two steps with one name.
@@ -52,7 +50,7 @@ codes! {
     EMPTY_CONVERGENCE;
     /// A decision that has nothing to decide about.
     DECISION_STRUCTURE;
-    /// An `input_schema` or `result_schema` that is no usable JSON Schema.
+    /// An `input_schema`, a `result_schema` or the schema of an event that is no usable JSON Schema.
     INVALID_SCHEMA;
     /// The context of a task does not fit the `input_schema` of its template.
     CONTEXT_SCHEMA_VIOLATION;

@@ -11,6 +11,7 @@ mod claim;
 pub mod code;
 pub mod cursor;
 mod dead_letter;
+mod domain_event;
 mod heartbeat;
 mod identity;
 mod ids;
@@ -47,10 +48,11 @@ pub use dead_letter::{
     DeadLetter, DeadLetterGroup, DeadLetterGroups, DeadLetterKind, DeadLetterList, DeadLetterView,
     Purge, Purged, Redriven,
 };
+pub use domain_event::{DomainEvent, LeftOut};
 pub use heartbeat::{Heartbeat, Hint, QueueLoad, RunningStep};
 pub use identity::Identity;
 pub use ids::{BatchId, NodeId, StepId, TaskId, TemplateId, WorkerId};
-pub use name::{InvalidName, Namespace, Queue, StepName};
+pub use name::{EventName, InvalidName, Namespace, Queue, StepName};
 pub use namespace::{NamespaceList, NamespaceView, QueueLimits, SetNamespace, SetQueue};
 pub use outcome_report::{
     AttemptFinished, AttemptOutcome, NextStep, OutcomeReport, OutcomeVerdicts, StepFailure, Verdict,
@@ -68,9 +70,9 @@ pub use step_kind::StepKind;
 pub use suggest::nearest;
 pub use task_request::{Accepted, GetTask, TaskRequest, WaitTask};
 pub use view::{
-    BatchView, CheckpointView, FailedAttempt, ResultMetadata, StepHistory, StepPage, StepResults,
-    StepView, TaskList, TaskSummary, TaskView, TemplateList, TemplateSummary, TemplateView,
-    WorkerList, WorkerView,
+    BatchView, CheckpointView, EventView, FailedAttempt, ResultMetadata, StepHistory, StepPage,
+    StepResults, StepView, TaskList, TaskSummary, TaskView, TemplateList, TemplateSummary,
+    TemplateView, WorkerList, WorkerView,
 };
 pub use why::{Reason, ReasonCode, Why};
 pub use work_item::{

@@ -99,6 +99,12 @@ name!(
     StepName, "name", "[A-Za-z0-9][A-Za-z0-9_-]{0,127}", is_step_name
 );
 
+name!(
+    /// The name of a domain event: the last tokens of its subject.
+    EventName, "event name", "[A-Za-z0-9][A-Za-z0-9_-]*, such words joined by dots, at most 128 bytes",
+    is_event_name
+);
+
 impl Default for Queue {
     fn default() -> Self {
         Self("default".into())
@@ -119,9 +125,49 @@ fn is_step_name(name: &str) -> bool {
     (1..=128).contains(&bytes.len()) && bytes[0].is_ascii_alphanumeric() && bytes.iter().all(tail)
 }
 
+fn is_event_name(name: &str) -> bool {
+    let is_word = |word: &str| {
+        let tail = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+        word.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric()) && word.bytes().all(tail)
+    };
+    name.len() <= 128 && name.split('.').all(is_word)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn event_names() {
+        let long = "a".repeat(128);
+        for good in ["a", "0", "order_charged", "Order-Charged", "order.charged.v2", &long] {
+            assert!(EventName::new(good).is_ok(), "{good}");
+        }
+        let longer = "a".repeat(129);
+        for bad in [
+            "",
+            ".",
+            "a.",
+            ".a",
+            "a..b",
+            "*",
+            "a.*",
+            ">",
+            "a.>",
+            "a b",
+            "a\tb",
+            "a\r\nPUB x 0",
+            "_a",
+            "a.-b",
+            "$SYS",
+            "a.$b",
+            "é",
+            "a\0",
+            &longer,
+        ] {
+            assert!(EventName::new(bad).is_err(), "{bad:?}");
+        }
+    }
 
     #[test]
     fn subject_tokens() {

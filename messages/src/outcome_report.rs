@@ -20,6 +20,9 @@ pub struct OutcomeReport {
     /// not, and all of its results are looked up.
     #[serde(default)]
     pub tells_schemas: bool,
+    /// The same of its domain events.
+    #[serde(default)]
+    pub tells_events: bool,
 }
 
 /// One finished attempt.
@@ -41,6 +44,10 @@ pub struct AttemptFinished {
     /// Whether the step has a schema for its result, as the worker was told.
     #[serde(rename = "c", default, skip_serializing_if = "is_false")]
     pub has_schema: bool,
+    /// Whether the step publishes domain events, as the worker was told, or may do so where the worker
+    /// was told nothing.
+    #[serde(rename = "e", default, skip_serializing_if = "is_false")]
+    pub has_events: bool,
     /// How long the handler ran.
     #[serde(rename = "ms")]
     pub execution_ms: u32,

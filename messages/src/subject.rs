@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{Namespace, NodeId, Queue, TaskId};
+use crate::{EventName, Namespace, NodeId, Queue, TaskId};
 
 /// Stream of work items, work-queue retention.
 pub const WORK_STREAM: &str = "TASKER_WORK";
@@ -165,6 +165,18 @@ pub fn task_event(namespace: &Namespace, task: TaskId) -> String {
 /// All announcements of ended tasks.
 pub const TASK_EVENTS: &str = "tasker.event.*.*";
 
+/// Where a domain event is published. It has one token more than the end of a task, at least, so that
+/// [`TASK_EVENTS`] does not cover it.
+pub fn domain_event(namespace: &Namespace, name: &EventName) -> String {
+    format!("tasker.event.{namespace}.domain.{name}")
+}
+
+/// `Nats-Msg-Id` and id of a domain event: the same attempt publishes the same event under the same id,
+/// however often it does.
+pub fn domain_event_id(step: impl fmt::Display, attempt: u32, name: &EventName) -> String {
+    format!("{step}:{attempt}:{name}")
+}
+
 /// `Nats-Msg-Id` of a work item: one per decision to send a step, so that a second publish of the
 /// same decision is dropped by the server and a re-dispatch is not.
 pub fn message_id(step: impl fmt::Display, dispatch_seq: u32) -> String {
@@ -181,6 +193,17 @@ mod tests {
             work_durable(&ns.parse().expect("a token"), &queue.parse().expect("a token"))
         };
         assert_ne!(name("a_b", "c"), name("a", "b_c"));
+    }
+
+    #[test]
+    fn ends_of_tasks_do_not_cover_domain_events() {
+        let namespace = "csv".parse().expect("a token");
+        let tokens = TASK_EVENTS.split('.').count();
+        for name in ["order_charged", "order.charged"] {
+            let subject = domain_event(&namespace, &name.parse().expect("a name"));
+            assert_eq!(subject, format!("tasker.event.csv.domain.{name}"));
+            assert!(subject.split('.').count() > tokens, "{subject}");
+        }
     }
 
     #[test]

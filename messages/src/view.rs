@@ -5,8 +5,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::{
-    BatchId, BatchState, Namespace, QueueLoad, StepFailure, StepId, StepKind, StepState, TaskId,
-    TaskState, WorkerId,
+    BatchId, BatchState, EventName, Namespace, QueueLoad, StepFailure, StepId, StepKind, StepState,
+    TaskId, TaskState, WorkerId,
 };
 
 /// A task with its steps. Members of batches with more than [`TaskView::MAX_LISTED_MEMBERS`]
@@ -83,6 +83,9 @@ pub struct StepHistory {
     pub step: StepView,
     /// Its failed attempts, oldest first; at most [`StepHistory::MAX_ATTEMPTS`], the newest of them.
     pub attempts: Vec<FailedAttempt>,
+    /// The domain events of its outcome.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<EventView>,
 }
 
 impl StepHistory {
@@ -104,6 +107,19 @@ pub struct FailedAttempt {
     pub execution_time_ms: u32,
     /// When the failure was stored, RFC 3339.
     pub failed_at: String,
+}
+
+/// A domain event of a step's outcome, as it follows from what is stored. Whether it has been published is not
+/// recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventView {
+    /// Its id.
+    pub event_id: String,
+    /// Its name.
+    pub event: EventName,
+    /// What does not fit its schema, if it is withheld.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub violations: Vec<String>,
 }
 
 /// A checkpoint without what was accumulated there.

@@ -92,6 +92,9 @@ pub struct SharedStep {
     /// Whether the result is checked against a schema before it is stored; the report says so again.
     #[serde(default, skip_serializing_if = "is_false")]
     pub has_schema: bool,
+    /// Whether the step publishes domain events; the report says so again.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub has_events: bool,
     /// Results of the step's parents by name, without those of batch members.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub dependencies: BTreeMap<String, DependencyResult>,

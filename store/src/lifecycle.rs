@@ -181,6 +181,7 @@ fn overdue_attempt(step: &StepTiming, worker: WorkerId) -> FinishedAttempt {
         dispatch_seq: 0,
         kind: step.kind,
         has_schema: false,
+        has_events: true,
         worker,
         execution_ms: u32::try_from(step.since_ms).unwrap_or(u32::MAX),
         ending: Err(overdue(step)),

@@ -29,6 +29,8 @@ pub struct FinishedAttempt {
     pub kind: StepKind,
     /// Whether the result is to be checked against a schema of the step, if it has one.
     pub has_schema: bool,
+    /// Whether its end may publish domain events, so that it is to be looked up.
+    pub has_events: bool,
     /// Who ran it.
     pub worker: WorkerId,
     /// How long the handler ran.

@@ -297,6 +297,7 @@ fn assemble(
         max_attempts: step.retry.max_attempts,
         // What stands for a batch without ranges is the library's result, not the handler's.
         has_schema: step.result_schema.is_some() && !is_no_op,
+        has_events: !step.events.is_empty() && !is_no_op,
         dependencies,
         split: row.template.worker_of(step.name.as_str()).map(|worker| SplitWishes {
             worker_template: worker.name.to_string(),

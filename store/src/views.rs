@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
+use crate::events::events_of_outcome;
 use crate::shared::batch_metadata;
 use crate::{Store, StoreError};
 
@@ -247,7 +248,15 @@ impl Store {
                 failed_at: rfc3339(row.created_at),
             });
         }
-        Ok(Some(StepHistory { step: row.view(&template)?, attempts }))
+        let name = row.worker_template.as_ref().unwrap_or(&row.name).clone();
+        let is_no_op = row.is_no_op.unwrap_or(false);
+        let step = row.view(&template)?;
+        let told = template.step(&name).filter(|_| !is_no_op);
+        let events = match told {
+            Some((_, told)) if !told.events.is_empty() => events_of_outcome(told, &step).await,
+            _ => Vec::new(),
+        };
+        Ok(Some(StepHistory { step, attempts, events }))
     }
 
     /// Whether a task has ended; `None` if there is none of this id in the namespace.

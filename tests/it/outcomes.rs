@@ -26,6 +26,7 @@ fn finished(step_id: StepId, attempt: u32, kind: StepKind, value: u64) -> Attemp
         dispatch_seq: 1,
         kind,
         has_schema: false,
+        has_events: false,
         execution_ms: 1,
         outcome,
     }
@@ -55,6 +56,7 @@ async fn report(
         outcomes,
         takes: 0,
         tells_schemas: false,
+        tells_events: false,
     };
     let reply: OutcomeVerdicts = bus.request(subject, &report, Duration::from_secs(30)).await?;
     Ok(reply.verdicts)

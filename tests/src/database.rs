@@ -32,22 +32,22 @@ impl Database {
     /// If the query fails.
     pub async fn rows(&self, query: &str) -> anyhow::Result<Value> {
         let query = format!("select coalesce(json_agg(q), '[]') from ({query}) as q");
-        let said = self.run(&query).await?;
-        serde_json::from_slice(&said).with_context(|| query)
+        serde_json::from_slice(&self.run(&query).await?).with_context(|| query)
     }
 
-    /// Runs a statement; answers with what `psql` prints.
+    /// Runs statements in one transaction, and returns what they print.
     ///
     /// # Errors
-    /// If it fails.
-    pub async fn run(&self, query: &str) -> anyhow::Result<Vec<u8>> {
+    /// If one of them fails, or they take longer than 30 s.
+    pub async fn run(&self, statements: &str) -> anyhow::Result<Vec<u8>> {
         let mut psql = Command::new(&self.psql);
-        psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", query]).arg(&self.url);
+        psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", statements])
+            .arg(&self.url);
         // Another database may be set up for other tests.
         psql.env_remove("PGSERVICE").env_remove("PGSERVICEFILE").kill_on_drop(true);
         let output = tokio::time::timeout(LIMIT, psql.output()).await??;
         if !output.status.success() {
-            bail!("{query}: {}", String::from_utf8_lossy(&output.stderr));
+            bail!("{statements}: {}", String::from_utf8_lossy(&output.stderr));
         }
         Ok(output.stdout)
     }

@@ -8,6 +8,7 @@ mod claim;
 mod convergence;
 mod decision;
 mod dispatch;
+mod event;
 mod graph;
 mod lifecycle;
 pub mod model;
@@ -28,6 +29,9 @@ pub use convergence::{
 };
 pub use decision::{choose, stored_choice};
 pub use dispatch::{Source, WindowLimits, publishable, share_out, window_size};
+pub use event::{
+    AttemptEnd, EventCondition, EventTemplate, UnknownCondition, attempt_end, events_of,
+};
 pub use graph::{PlannedStep, SubmissionPlan};
 pub use lifecycle::{
     Lifecycle, Review, StalenessAction, StepPhase, StepTiming, TaskTiming, overdue,

@@ -187,14 +187,15 @@ async fn report(
     let report: OutcomeReport = reads::parse(&incoming.payload)?;
     let worker = report.worker;
     let takes = if node.limits.hands_over(namespace) { report.takes as usize } else { 0 };
-    let looks_up = !report.tells_schemas;
+    let (schemas, events) = (!report.tells_schemas, !report.tells_events);
     let attempts = report.outcomes.into_iter().enumerate().map(|(n, finished)| FinishedAttempt {
         takes_next: n < takes,
         step_id: finished.step_id,
         attempt: finished.attempt,
         dispatch_seq: finished.dispatch_seq,
         kind: finished.kind,
-        has_schema: finished.has_schema || looks_up,
+        has_schema: finished.has_schema || schemas,
+        has_events: finished.has_events || events,
         worker,
         execution_ms: finished.execution_ms,
         ending: match finished.outcome {
@@ -263,6 +264,7 @@ async fn end_poisoned(
         dispatch_seq: 0,
         kind: reclaim.kind,
         has_schema: false,
+        has_events: true,
         worker,
         execution_ms: 0,
         ending: Err(tasker_messages::StepFailure {

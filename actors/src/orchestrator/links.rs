@@ -69,6 +69,9 @@ impl Links {
             self.dispatch.cast(DispatchMessage::Sealed(batches));
         }
         self.convergence.cast(ConvergenceMessage::Check(vec![task]));
+        if let Some(attempt) = done.completed {
+            self.outcomes.cast(OutcomesMessage::Completed(namespace.clone(), attempt));
+        }
         pass_on(self, namespace, done.applied);
     }
 

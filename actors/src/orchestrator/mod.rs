@@ -8,6 +8,7 @@ mod batch_processing;
 mod checkpoints;
 mod convergence;
 mod dispatch;
+mod events;
 mod finalizer;
 mod gateway;
 mod gather;

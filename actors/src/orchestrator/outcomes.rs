@@ -8,13 +8,14 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tasker_messages::{
     Namespace, NextStep, OutcomeVerdicts, Refusal, StepId, Verdict, WorkItem, code,
 };
-use tasker_store::{Applied, FinishedAttempt};
+use tasker_store::{Applied, AttemptKey, FinishedAttempt};
 use tokio::sync::oneshot;
 
 use super::Links;
 use super::batch_processing::BatchProcessingMessage;
 use super::convergence::ConvergenceMessage;
 use super::dispatch::DispatchMessage;
+use super::events::{self, Marked};
 use super::finalizer::FinalizerMessage;
 use super::handover::hand_over;
 use super::judge::judge;
@@ -37,6 +38,10 @@ pub(crate) enum OutcomesMessage {
     Report(Box<Report>),
     /// A set has been worked off; this is what follows from it.
     Done(Namespace, Box<Applied>),
+    /// A step was completed by hand.
+    Completed(Namespace, AttemptKey),
+    /// Its events were published, or are not.
+    Told,
 }
 
 /// What the actor keeps in mind.
@@ -79,6 +84,15 @@ impl Actor for OutcomesActor {
                 state.in_flight = state.in_flight.saturating_sub(1);
                 pass_on(&state.links, namespace, *applied);
             }
+            OutcomesMessage::Completed(namespace, attempt) => {
+                let node = state.node.clone();
+                let work = async move {
+                    events::publish_completed(&node, &namespace, attempt).await;
+                    OutcomesMessage::Told
+                };
+                run_detached(&myself, work, || OutcomesMessage::Told);
+            }
+            OutcomesMessage::Told => {}
         }
         while let Some(set) = state.next_set() {
             state.in_flight += 1;
@@ -181,11 +195,13 @@ async fn store_reports(node: &Node, reports: Vec<Report>) -> Applied {
         .cloned()
         .collect();
     set.sort_by_key(|a| (a.step_id, a.attempt));
+    let marked = events::mark(&set);
     let mut stored = match judge(node, &namespace, &mut set).await {
         Ok(()) => store_halving(node, &namespace, set).await,
         Err(refusal) => Stored { refused: Some(refusal), ..Stored::default() },
     };
     metrics::histogram!("tasker_outcomes_set_size").record(stored.verdicts.len() as f64);
+    publish_events(node, &namespace, marked, &mut stored).await;
     let mut items = hand_over(node, &mut stored.applied).await;
     for report in reports {
         let verdicts: Option<Vec<Verdict>> = report
@@ -202,6 +218,26 @@ async fn store_reports(node: &Node, reports: Vec<Report>) -> Applied {
         let _worker_gone = report.answer.send(answer);
     }
     stored.applied
+}
+
+/// Publishes the events of what is stored, before anybody is told that it is: a worker that gets no answer
+/// reports again, and so they are published in the end. What could not be published is not answered.
+async fn publish_events(
+    node: &Node,
+    namespace: &Namespace,
+    marked: Vec<Marked>,
+    stored: &mut Stored,
+) {
+    let ended = events::stored(marked, &stored.verdicts);
+    if ended.is_empty() {
+        return;
+    }
+    if let Err(refusal) = events::publish(node, namespace, &ended).await {
+        for marked in &ended {
+            stored.verdicts.remove(&(marked.key.step_id, marked.key.attempt));
+        }
+        stored.refused = Some(refusal);
+    }
 }
 
 /// The steps that follow the outcomes of a report.

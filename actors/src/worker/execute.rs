@@ -32,6 +32,7 @@ pub(crate) struct Step {
 struct Outcome {
     kind: StepKind,
     has_schema: bool,
+    has_events: bool,
     outcome: AttemptOutcome,
     ran: Duration,
 }
@@ -60,11 +61,13 @@ pub(crate) async fn run_step(step: Step) {
                 None => StepKind::Standard,
             },
             has_schema: false,
+            // Nor that.
+            has_events: true,
             outcome: failed_with(error),
             ran: Duration::ZERO,
         }),
     };
-    let Outcome { kind, has_schema, outcome, ran } = match outcome {
+    let Outcome { kind, has_schema, has_events, outcome, ran } = match outcome {
         Ended::With(outcome) => outcome,
         Ended::Yielded => return yield_step(step).await,
         Ended::Without => return,
@@ -80,6 +83,7 @@ pub(crate) async fn run_step(step: Step) {
         dispatch_seq,
         kind,
         has_schema,
+        has_events,
         execution_ms: u32::try_from(ran.as_millis()).unwrap_or(u32::MAX),
         outcome,
     };
@@ -109,8 +113,8 @@ async fn execute(step: &Step, shared: Arc<SharedStep>) -> Ended {
     if !core.held.start(&step.hold, kind, timeout) {
         return Ended::Without;
     }
-    let has_schema = shared.has_schema;
-    let ended = |outcome, ran| Ended::With(Outcome { kind, has_schema, outcome, ran });
+    let (has_schema, has_events) = (shared.has_schema, shared.has_events);
+    let ended = |outcome, ran| Ended::With(Outcome { kind, has_schema, has_events, outcome, ran });
     let failed = |error| ended(failed_with(error), Duration::ZERO);
     let handler = match find_handler(step, &shared) {
         Ok(handler) => handler,

@@ -190,6 +190,7 @@ fn end_overdue(core: &Arc<Core>) {
             dispatch_seq: overdue.dispatch_seq,
             kind: overdue.kind,
             has_schema: false,
+            has_events: true,
             execution_ms: u32::try_from(overdue.ran.as_millis()).unwrap_or(u32::MAX),
             outcome: failed(timed_out(timeout)),
         };

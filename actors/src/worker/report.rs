@@ -38,6 +38,7 @@ struct Message<'a> {
     outcomes: &'a [AttemptFinished],
     takes: u32,
     tells_schemas: bool,
+    tells_events: bool,
 }
 
 impl Report {
@@ -159,8 +160,13 @@ async fn send(core: &Core, report: &Report) -> Result<OutcomeVerdicts, Refusal> 
         Stage::Serving => core.ledger.free().min(report.outcomes.len() as u32),
         Stage::Draining | Stage::Killed => 0,
     };
-    let message =
-        Message { worker: core.id, outcomes: &report.outcomes, takes, tells_schemas: true };
+    let message = Message {
+        worker: core.id,
+        outcomes: &report.outcomes,
+        takes,
+        tells_schemas: true,
+        tells_events: true,
+    };
     let payload = serde_json::to_vec(&message).map(Bytes::from);
     let payload = payload.map_err(|e| Refusal::new(code::RESULT_NOT_STORABLE, e.to_string()))?;
     let timeout = core.settings.worker.report_timeout();

@@ -16,11 +16,11 @@ use tasker_messages::{
 use tasker_workflow::{RepairAction, Template};
 
 use self::cascade::take_back;
-use self::settle::settle;
+use self::settle::{completed, settle};
 use self::targets::{judge, load};
 use self::write::{note, recount, reopen, summary};
 use crate::pool::{Tx, commit, retry_conflicts};
-use crate::{Applied, Store, StoreError};
+use crate::{Applied, AttemptKey, Store, StoreError};
 
 /// Most steps that one transaction repairs, and most that it takes back: it holds the locks of task
 /// and batches meanwhile.
@@ -68,6 +68,8 @@ pub struct RepairDone {
     pub ready: Vec<StepId>,
     /// What follows from steps that were settled.
     pub applied: Applied,
+    /// The step that got a result, if it publishes events.
+    pub completed: Option<AttemptKey>,
 }
 
 impl RepairDone {
@@ -143,6 +145,7 @@ impl Store {
         {
             done.ready.clear();
             done.applied = settle(&mut tx, &task, &targets, *action, result.as_deref()).await?;
+            done.completed = completed(&task, &targets, *action);
         }
         note(&mut tx, &task, request).await?;
         commit(tx).await?;

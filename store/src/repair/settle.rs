@@ -8,7 +8,7 @@ use super::targets::Target;
 use super::{Stop, TaskRow};
 use crate::apply::land;
 use crate::pool::Tx;
-use crate::{Applied, FinishedAttempt};
+use crate::{Applied, AttemptKey, FinishedAttempt};
 
 /// Ends the step by hand: as if a worker had reported it, with what follows from that.
 pub(super) async fn settle(
@@ -24,6 +24,7 @@ pub(super) async fn settle(
     check_result(task, target, result, resolved)?;
     let attempt = FinishedAttempt {
         has_schema: false,
+        has_events: false,
         step_id: StepId::from_uuid(target.id),
         attempt: target.attempt + 1,
         dispatch_seq: 0,
@@ -51,6 +52,22 @@ pub(super) async fn settle(
     .execute(&mut **tx)
     .await?;
     Ok(applied)
+}
+
+/// The attempt by which a step was completed; what is only counted as done says nothing.
+pub(super) fn completed(
+    task: &TaskRow,
+    targets: &[Target],
+    action: RepairAction,
+) -> Option<AttemptKey> {
+    let target = targets.first().filter(|_| action == RepairAction::Complete)?;
+    let (_, step) = task.template.step(&target.template_step)?;
+    let key = AttemptKey {
+        step_id: StepId::from_uuid(target.id),
+        attempt: target.attempt + 1,
+        worker: None,
+    };
+    (!step.events.is_empty()).then_some(key)
 }
 
 /// A result by hand must make as much sense as one of a handler. What is only resolved has none.

@@ -111,6 +111,7 @@ impl World {
     fn finished(&self, step: StepId, kind: StepKind, attempt: u32) -> FinishedAttempt {
         FinishedAttempt {
             has_schema: false,
+            has_events: false,
             step_id: step,
             attempt,
             dispatch_seq: 1,

@@ -131,6 +131,7 @@ impl Run<'_> {
         let in_passing = step.attempt == 1 && self.random.one_in(5);
         FinishedAttempt {
             has_schema: false,
+            has_events: false,
             step_id: id,
             attempt: step.attempt as u32,
             dispatch_seq: 1,

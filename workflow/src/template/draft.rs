@@ -2,6 +2,7 @@ use tasker_messages::{StepKind, StepName};
 
 use super::read_retry::RetryKeys;
 use super::{BatchConfig, Handler, StepTemplate};
+use crate::event::EventTemplate;
 use crate::schema::Schema;
 
 /// A step as it was read: with lines, and with gaps where something was wrong.
@@ -22,6 +23,7 @@ pub(super) struct Draft {
     pub(super) max_in_process_ms: Option<u64>,
     pub(super) batch: Option<DraftBatch>,
     pub(super) result_schema: Option<Schema>,
+    pub(super) events: Vec<EventTemplate>,
 }
 
 pub(super) struct DraftName {
@@ -63,6 +65,7 @@ impl Draft {
             max_in_process_ms: self.max_in_process_ms,
             batch: self.batch.map(|batch| batch.config),
             result_schema: self.result_schema,
+            events: self.events,
         })
     }
 }

@@ -5,6 +5,7 @@ mod draft;
 mod environments;
 mod problems;
 mod read;
+mod read_event;
 mod read_lifecycle;
 mod read_retry;
 mod read_schema;
@@ -20,6 +21,7 @@ use tasker_messages::{FailureStrategy, Namespace, Problem, Queue, StepKind, Step
 
 pub use self::version::compare_versions;
 use crate::batching::Tolerated;
+use crate::event::EventTemplate;
 use crate::graph::Graph;
 use crate::lifecycle::Lifecycle;
 use crate::retry::RetryPolicy;
@@ -70,6 +72,8 @@ pub struct StepTemplate {
     pub batch: Option<BatchConfig>,
     /// What its result must fit.
     pub result_schema: Option<Schema>,
+    /// What is published when an attempt of it has ended; of a batch worker, of each member.
+    pub events: Vec<EventTemplate>,
 }
 
 /// What runs a step.

@@ -28,7 +28,6 @@ pub(super) fn template(
     task_handler(&mut section);
     let lifecycle = section.section("lifecycle").map(read_lifecycle::task).unwrap_or_default();
     let input_schema = read_schema::schema(&mut section, "input_schema");
-    section.refuse(&["publishes_events"]);
     let drafts = steps(&mut section);
     let mut environments = environments::read(&mut section, drafts.as_deref().unwrap_or_default());
     section.finish();

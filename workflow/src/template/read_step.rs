@@ -11,7 +11,7 @@ use super::problems::{Problems, shown};
 use super::scalar::{Meaning, meaning};
 use super::section::{Field, Section, json, text, wrong_type};
 use super::yaml::{Node, join};
-use super::{BatchConfig, Handler, read_retry, read_schema};
+use super::{BatchConfig, Handler, read_event, read_retry, read_schema};
 use crate::batching::Tolerated;
 
 /// Longest name of a handler in bytes.
@@ -32,7 +32,7 @@ pub(super) fn draft(path: String, node: Node, problems: &Problems) -> Option<Dra
     let batch = batch(&mut section);
     section.text("system_dependency");
     let result_schema = read_schema::schema(&mut section, "result_schema");
-    section.refuse(&["publishes_events"]);
+    let events = read_event::events(&mut section);
     let (path, line) = (section.path.clone(), section.line);
     section.finish();
     Some(Draft {
@@ -50,6 +50,7 @@ pub(super) fn draft(path: String, node: Node, problems: &Problems) -> Option<Dra
         max_in_process_ms,
         batch,
         result_schema,
+        events,
     })
 }
 

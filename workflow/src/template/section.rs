@@ -89,20 +89,6 @@ impl<'p> Section<'p> {
         Section::open(field.path, field.node, self.problems)
     }
 
-    /// Refuses parts of the language that this version does not run.
-    pub(super) fn refuse(&mut self, keys: &[&'static str]) {
-        for key in keys {
-            if let Some(field) = self.take(key) {
-                self.not_yet(&field, &format!("`{key}`"));
-            }
-        }
-    }
-
-    pub(super) fn not_yet(&self, field: &Field, what: &str) {
-        let message = format!("{what} is not supported yet; remove it");
-        self.report(code::NOT_SUPPORTED_YET, &field.path, field.key_line, message);
-    }
-
     pub(super) fn text(&mut self, key: &'static str) -> Option<(String, Field)> {
         let field = self.take(key)?;
         let text = text(self.problems, &field.path, &field.node)?;

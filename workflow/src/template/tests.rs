@@ -6,6 +6,7 @@ use serde_json::json;
 use tasker_messages::code;
 
 use super::*;
+use crate::event::EventCondition;
 use crate::retry::Backoff;
 
 /// A template of three steps with a batch, and everything that may be written.
@@ -217,7 +218,18 @@ fn messages_say_what_to_do() {
         ("version: 1.0", "MAJOR.MINOR.PATCH with an optional pre-release, such as \"1.0.0\""),
         ("name: 5", "must be a text, not a number; YAML reads \"5\" so: put it in quotes"),
         ("steps: a", "must be a list, not a text; write one item as `[item]`"),
-        ("publishes_events: []", "`publishes_events` is not supported yet; remove it"),
+        (
+            "steps: [{name: a, publishes_events: [{name: x, condition: retryable_failur}]}]",
+            "not \"retryable_failur\"; did you mean `retryable_failure`?",
+        ),
+        (
+            "steps: [{name: a, publishes_events: [{name: x, conditon: failure}]}]",
+            "unknown key \"conditon\"; did you mean `condition`?",
+        ),
+        (
+            "steps: [{name: a, publishes_events: [{name: x}, {name: x}]}]",
+            "the step publishes \"x\" twice; remove one",
+        ),
         (
             "steps: [{name: a, depends_on: [b]}, {name: b, depends_on: [a]}]",
             "each for the next: a -> b -> a",
@@ -305,6 +317,25 @@ fn handlers_name_their_entry_point() {
         (handler.method.as_str(), handler.resolver.as_deref())
     };
     assert_eq!((named(0), named(1)), (("call", None), ("other", Some("aside"))));
+}
+
+#[test]
+fn events_are_kept_with_their_step() {
+    let source = "name: a\nnamespace_name: b\nversion: 1.0.0\nsteps:\n\
+                  - {name: a, handler: {callable: x}}\n\
+                  - name: b\n  handler: {callable: x}\n  publishes_events:\n\
+                  \x20   - name: order.charged\n\
+                  \x20   - {name: order_lost, condition: failure, schema: {required: [code]}}\n";
+    let template = Template::parse(source.as_bytes()).expect("valid");
+    let [silent, loud] = &template.steps[..] else { panic!("two steps") };
+    assert_eq!(silent.events, []);
+    let [charged, lost] = &loud.events[..] else { panic!("two events") };
+    assert_eq!(
+        (charged.name.as_str(), charged.condition),
+        ("order.charged", EventCondition::Success)
+    );
+    assert_eq!((lost.name.as_str(), lost.condition), ("order_lost", EventCondition::Failure));
+    assert!(charged.schema.is_none() && lost.schema.is_some());
 }
 
 /// Many schemas take no longer than they should, and share one budget of patterns.

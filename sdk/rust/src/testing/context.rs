@@ -82,6 +82,7 @@ impl Default for TestContextBuilder {
             method: SharedStep::DEFAULT_METHOD.to_owned(),
             resolver: None,
             has_schema: false,
+            has_events: false,
             kind: StepKind::Standard,
             callable: "test".to_owned(),
             queue: Queue::default(),
