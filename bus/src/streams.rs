@@ -1,14 +1,18 @@
 //! Streams and durable consumers.
 
+use std::time::Duration;
+
 use async_nats::jetstream::consumer::{self, AckPolicy, pull};
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream::{
     Config, DiscardPolicy, Info, PersistenceMode, RetentionPolicy, StorageType,
 };
 use futures::TryStreamExt;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tasker_config::Streams;
 use tasker_messages::{Namespace, Queue, subject};
+use time::OffsetDateTime;
 
 use crate::{Bus, BusError};
 
@@ -34,6 +38,26 @@ pub struct ConsumerLoad {
     pub delivered_stream_seq: u64,
     /// How many deliveries may be unacknowledged at a time.
     pub max_ack_pending: u32,
+    /// For how long it delivers nothing yet, if it is held back.
+    pub paused_for: Option<Duration>,
+}
+
+impl ConsumerLoad {
+    /// Whether it delivers nothing, for long enough to rely on it.
+    pub fn is_paused(&self) -> bool {
+        self.paused_for.is_some_and(|left| left > PAUSE / 6)
+    }
+}
+
+/// How long a queue without a share is held back unless somebody says so again: should nobody be left
+/// who shares, it goes on by itself.
+const PAUSE: Duration = Duration::from_secs(60);
+
+/// When the server answered, by its own clock.
+#[derive(Deserialize)]
+struct ServerTime {
+    #[serde(with = "time::serde::rfc3339")]
+    ts: OffsetDateTime,
 }
 
 const STREAMS: [(&str, &str); 3] = [
@@ -86,7 +110,7 @@ impl Bus {
 
     /// Creates the durable consumer of one queue if it is missing. `max_running` is how many of the
     /// queue's messages may be delivered and not acknowledged at a time, if that is less than the
-    /// settings say; a durable that exists is adapted.
+    /// settings say; a durable that exists is adapted, and goes on if it was held back.
     ///
     /// # Errors
     /// If JetStream refuses or does not answer; also if the stream does not exist.
@@ -103,7 +127,68 @@ impl Bus {
             settings,
         );
         config.max_ack_pending = i64::from(most_unacked(max_running, settings));
-        self.ensure_durable(subject::WORK_STREAM, config).await
+        let durable = config.durable_name.clone().unwrap_or_default();
+        let info = self.ensure_durable(subject::WORK_STREAM, config).await?;
+        if info.paused { self.pause(&durable, None).await } else { Ok(()) }
+    }
+
+    /// Creates the durable consumer of a queue that shares a limit with others, if it is missing: without
+    /// a share, so that it delivers nothing before it is given one. One that exists stays as it is.
+    ///
+    /// # Errors
+    /// If JetStream refuses or does not answer; also if the stream does not exist.
+    pub async fn ensure_sharing_durable(
+        &self,
+        namespace: &Namespace,
+        queue: &Queue,
+        settings: &Streams,
+    ) -> Result<(), BusError> {
+        if self.consumer_load(namespace, queue).await?.is_some() {
+            return Ok(());
+        }
+        let durable = subject::work_durable(namespace, queue);
+        let mut config = durable_config(durable, subject::work(namespace, queue), settings);
+        config.max_ack_pending = 1;
+        // By the clock of this machine: where that is far behind, one step may run before it is its turn.
+        config.pause_until = Some(OffsetDateTime::now_utc() + PAUSE);
+        self.ensure_durable(subject::WORK_STREAM, config).await.map(|_| ())
+    }
+
+    /// Sets how many of a queue's messages may be delivered and not acknowledged at a time; without a
+    /// share it is held back for a minute.
+    ///
+    /// # Errors
+    /// If JetStream refuses or does not answer.
+    pub async fn give_share(
+        &self,
+        namespace: &Namespace,
+        queue: &Queue,
+        share: u32,
+        settings: &Streams,
+    ) -> Result<(), BusError> {
+        if share > 0 {
+            return self.ensure_work_durable(namespace, queue, Some(share), settings).await;
+        }
+        let durable = subject::work_durable(namespace, queue);
+        let api = format!("CONSUMER.INFO.{}.{durable}", subject::WORK_STREAM);
+        let Some(server) = self.info::<ServerTime>(api).await? else { return Ok(()) };
+        self.pause(&durable, Some(server.ts + PAUSE)).await?;
+        // Should it go on by itself, then with as little as there is.
+        let mut config = durable_config(durable, subject::work(namespace, queue), settings);
+        config.max_ack_pending = 1;
+        self.ensure_durable(subject::WORK_STREAM, config).await.map(|_| ())
+    }
+
+    /// Holds a durable back until a time of the server's clock, or lets it go on.
+    async fn pause(&self, durable: &str, until: Option<OffsetDateTime>) -> Result<(), BusError> {
+        let action = || format!("hold back durable {durable}");
+        let stream = self.inner.jetstream.get_stream_no_info(subject::WORK_STREAM).await;
+        let stream = stream.map_err(|e| BusError::jetstream(action(), e))?;
+        let done = match until {
+            Some(until) => stream.pause_consumer(durable, until).await,
+            None => stream.resume_consumer(durable).await,
+        };
+        done.map(|_| ()).map_err(|e| BusError::jetstream(action(), e))
     }
 
     /// Creates a stream of its own with one durable consumer, configured like the stream of work
@@ -120,7 +205,7 @@ impl Bus {
     ) -> Result<(), BusError> {
         self.ensure_stream(stream_config(stream, subject, settings)).await?;
         let config = durable_config(durable.to_owned(), subject.to_owned(), settings);
-        self.ensure_durable(stream, config).await
+        self.ensure_durable(stream, config).await.map(|_| ())
     }
 
     /// Deletes a stream of [`Self::ensure_private_stream`]. One that does not exist is no error.
@@ -162,9 +247,12 @@ impl Bus {
         }
         let stream = self.inner.jetstream.get_stream_no_info(subject::WORK_STREAM).await;
         let stream = stream.map_err(|e| BusError::jetstream(action, e))?;
-        let infos: Vec<consumer::Info> =
-            stream.consumers().try_collect().await.map_err(|e| BusError::jetstream(action, e))?;
-        Ok(infos.iter().filter_map(|info| queue_of(&info.config.filter_subject)).collect())
+        let names: Vec<String> = stream
+            .consumer_names()
+            .try_collect()
+            .await
+            .map_err(|e| BusError::jetstream(action, e))?;
+        Ok(names.iter().filter_map(|name| subject::queue_of_durable(name)).collect())
     }
 
     /// How busy the consumer of one queue is; `None` if the durable or its stream is missing.
@@ -186,6 +274,7 @@ impl Bus {
             delivered_stream_seq: info.delivered.stream_sequence,
             // Negative is no limit, which no durable of ours has.
             max_ack_pending: u32::try_from(info.config.max_ack_pending).unwrap_or(u32::MAX),
+            paused_for: info.pause_remaining.filter(|_| info.paused),
         }))
     }
 
@@ -220,11 +309,15 @@ impl Bus {
         updated.map_err(|e| BusError::jetstream(format!("update stream {name}"), e))
     }
 
-    async fn ensure_durable(&self, stream: &str, config: pull::Config) -> Result<(), BusError> {
+    async fn ensure_durable(
+        &self,
+        stream: &str,
+        config: pull::Config,
+    ) -> Result<consumer::Info, BusError> {
         let durable = config.durable_name.clone().unwrap_or_default();
         let created =
             self.inner.jetstream.create_consumer_on_stream(config, stream.to_owned()).await;
-        created.map(|_| ()).map_err(|e| {
+        created.map(|consumer| consumer.cached_info().clone()).map_err(|e| {
             BusError::jetstream(format!("create durable {durable} of stream {stream}"), e)
         })
     }
@@ -288,25 +381,4 @@ fn durable_config(durable: String, filter: String, settings: &Streams) -> pull::
 /// How many deliveries of a queue may be unacknowledged that has this limit.
 fn most_unacked(max_running: Option<u32>, settings: &Streams) -> u32 {
     max_running.map_or(settings.max_ack_pending, |limit| limit.min(settings.max_ack_pending))
-}
-
-/// The queue whose work items travel on a subject.
-fn queue_of(subject: &str) -> Option<(Namespace, Queue)> {
-    let (namespace, queue) = subject.strip_prefix("tasker.work.")?.split_once('.')?;
-    Some((namespace.parse().ok()?, queue.parse().ok()?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn queues_are_read_from_filters() {
-        let namespace: Namespace = "csv".parse().expect("a name");
-        let queue: Queue = "gpu".parse().expect("a name");
-        let found = queue_of(&subject::work(&namespace, &queue));
-        assert_eq!(found, Some((namespace, queue)));
-        assert_eq!(queue_of("tasker.work.>"), None);
-        assert_eq!(queue_of("other"), None);
-    }
 }

@@ -161,6 +161,55 @@ async fn no_more_is_delivered_than_a_queue_may_have_out() {
 }
 
 #[tokio::test]
+async fn a_queue_without_a_share_delivers_nothing() {
+    let mut setup = Setup::new().await;
+    // Nothing of this comes back.
+    setup.settings.streams.ack_wait_ms = 60_000;
+    let streams = setup.settings.streams.clone();
+    let (bus, namespace, queue) = (&setup.bus, &setup.namespace, &setup.queue);
+    let ensure = async || {
+        bus.ensure_sharing_durable(namespace, queue, &streams).await.expect("a durable");
+    };
+    let share = async |n| bus.give_share(namespace, queue, n, &streams).await.expect("given");
+    let found = async || {
+        let load = bus.consumer_load(namespace, queue).await.expect("an answer").expect("there");
+        (load.is_paused(), load.max_ack_pending, load.pending, load.ack_pending)
+    };
+    ensure().await;
+    setup.publish(0..9).await;
+    let mut puller = setup.pull(brisk());
+    puller.request(9).await.expect("open");
+    nothing_for(&mut puller, Duration::from_millis(1_500)).await;
+    assert_eq!(found().await, (true, 1, 9, 0));
+    share(2).await;
+    let (first, second) = (message(&mut puller).await, message(&mut puller).await);
+    nothing_for(&mut puller, Duration::from_millis(300)).await;
+    assert_eq!(found().await, (false, 2, 7, 2));
+    // It loses its share: what it has out goes on, nothing follows. To ensure it changes nothing.
+    share(0).await;
+    ensure().await;
+    first.handle.ack().await;
+    second.handle.ack().await;
+    nothing_for(&mut puller, Duration::from_millis(600)).await;
+    assert_eq!(found().await, (true, 1, 7, 0));
+    // Said again before its minute is over.
+    share(0).await;
+    nothing_for(&mut puller, Duration::from_millis(300)).await;
+    share(1).await;
+    let third = message(&mut puller).await;
+    nothing_for(&mut puller, Duration::from_millis(300)).await;
+    share(0).await;
+    third.handle.ack().await;
+    nothing_for(&mut puller, Duration::from_millis(300)).await;
+    // Without a limit it is like any other again.
+    setup.ensure_durable().await;
+    for _ in 0..6 {
+        message(&mut puller).await;
+    }
+    assert_eq!(found().await, (false, streams.max_ack_pending, 0, 6));
+}
+
+#[tokio::test]
 async fn a_nak_redelivers_and_progress_extends() {
     let setup = Setup::new().await;
     setup.ensure_durable().await;

@@ -35,7 +35,7 @@ pub(crate) enum Command {
     /// An orchestrator: HTTP API, dispatch, batches
     #[command(subcommand)]
     Server(ServerCommand),
-    /// A worker with the example handlers, and a list of those that run
+    /// Workers: run one with the example handlers, list those that run, drain one
     #[command(subcommand)]
     Worker(WorkerCommand),
     /// Bring the database to this version's schema

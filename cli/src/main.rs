@@ -26,6 +26,7 @@ mod table;
 mod task;
 mod template;
 mod template_ref;
+mod worker_drain;
 mod worker_list;
 
 use std::process::ExitCode;
@@ -62,6 +63,7 @@ async fn dispatch(Cli { cluster, command }: Cli) -> anyhow::Result<()> {
         Command::Dev(args) => dev::run(args, &cluster.data_dir).await,
         Command::Server(command) => run_node::server(command).await,
         Command::Worker(WorkerCommand::List(args)) => worker_list::run(args, &cluster).await,
+        Command::Worker(WorkerCommand::Drain(args)) => worker_drain::run(args, &cluster).await,
         Command::Worker(WorkerCommand::Run(args)) => run_node::worker(args).await,
         Command::Migrate(args) => migrate::run(args).await,
         Command::Config(command) => config_show::run(command),

@@ -39,9 +39,10 @@ pub(crate) struct SetArgs {
     /// How many of its tasks may be open at a time
     #[arg(long, value_name = "N|none")]
     max_open_tasks: Option<Wish>,
-    /// How many steps of a queue workers may hold at a time; may be given for several queues
-    #[arg(long, value_name = "QUEUE=N|none")]
-    max_running: Vec<QueueWish>,
+    /// How many steps workers may hold at a time, of all queues together; with a queue's name and `=`
+    /// before it, of that queue. May be given more than once
+    #[arg(long, value_name = "[QUEUE=]N|none")]
+    max_running: Vec<RunningWish>,
     #[command(flatten)]
     why: Why,
 }
@@ -64,16 +65,18 @@ impl FromStr for Wish {
     }
 }
 
-/// A limit of a queue.
+/// A limit of a queue, or of all of them together.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct QueueWish(Queue, Wish);
+struct RunningWish(Option<Queue>, Wish);
 
-impl FromStr for QueueWish {
+impl FromStr for RunningWish {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (queue, limit) = text.split_once('=').ok_or("must be QUEUE=N or QUEUE=none")?;
-        Ok(Self(Queue::new(queue).map_err(|e| e.to_string())?, limit.parse()?))
+        let Some((queue, limit)) = text.split_once('=') else {
+            return Ok(Self(None, text.parse()?));
+        };
+        Ok(Self(Some(Queue::new(queue).map_err(|e| e.to_string())?), limit.parse()?))
     }
 }
 
@@ -104,16 +107,24 @@ pub(crate) async fn run(command: NamespaceCommand, cluster: &ClusterArgs) -> any
 
 impl SetArgs {
     fn request(self) -> Result<SetNamespace, Exit> {
-        let mut queues = BTreeMap::new();
-        for QueueWish(queue, Wish(limit)) in self.max_running {
+        let (mut queues, mut all) = (BTreeMap::new(), None);
+        for RunningWish(queue, Wish(limit)) in self.max_running {
             let wish = SetQueue { max_running: Some(limit) };
-            if queues.insert(queue.clone(), wish).is_some() {
-                return Err(Exit::usage(format!("--max-running names the queue `{queue}` twice")));
+            let (twice, what) = match queue {
+                None => (all.replace(limit).is_some(), "the namespace".to_owned()),
+                Some(queue) => {
+                    let what = format!("the queue `{queue}`");
+                    (queues.insert(queue, wish).is_some(), what)
+                }
+            };
+            if twice {
+                return Err(Exit::usage(format!("--max-running limits {what} twice")));
             }
         }
         Ok(SetNamespace {
             description: self.description.map(Some),
             max_open_tasks: self.max_open_tasks.map(|Wish(limit)| limit),
+            max_running: all,
             queues,
             reason: self.why.reason,
             by: self.why.by,
@@ -136,13 +147,15 @@ fn table(namespaces: &[NamespaceView]) -> String {
         let queue = |(queue, limits): (&Queue, &tasker_messages::QueueLimits)| {
             format!("{queue}={}", limits.max_running)
         };
-        let queues: Vec<String> = namespace.queues.iter().map(queue).collect();
+        let all = namespace.max_running.map(|limit| limit.to_string());
+        let running: Vec<String> =
+            all.into_iter().chain(namespace.queues.iter().map(queue)).collect();
         let open = match namespace.max_open_tasks {
             Some(most) => format!("{}/{most}", namespace.open_tasks),
             None => namespace.open_tasks.to_string(),
         };
         let described = namespace.description.clone().unwrap_or_default();
-        table.row([namespace.name.to_string(), open, queues.join(","), described]);
+        table.row([namespace.name.to_string(), open, running.join(","), described]);
     }
     table.render()
 }
@@ -179,13 +192,18 @@ mod tests {
             more["by"] = "me".into();
             more
         };
-        let table: [(&[&str], Value); 5] = [
+        let table: [(&[&str], Value); 7] = [
             (&[], json!({})),
             (&["--max-open-tasks", "7"], json!({"max_open_tasks": 7})),
             (&["--max-open-tasks", "none"], json!({"max_open_tasks": null})),
             (
                 &["--max-running", "default=3", "--max-running", "gpu=none"],
                 json!({"queues": {"default": {"max_running": 3}, "gpu": {"max_running": null}}}),
+            ),
+            (&["--max-running", "8"], json!({"max_running": 8})),
+            (
+                &["--max-running", "none", "--max-running", "3=2"],
+                json!({"max_running": null, "queues": {"3": {"max_running": 2}}}),
             ),
             (&["--description", "nightly"], json!({"description": "nightly"})),
         ];
@@ -197,7 +215,9 @@ mod tests {
             &["--max-open-tasks", "-1"],
             &["--max-open-tasks", "2147483648"],
             &["--max-open-tasks", "None"],
-            &["--max-running", "3"],
+            &["--max-running", "0"],
+            &["--max-running", "default"],
+            &["--max-running", "3", "--max-running", "none"],
             &["--max-running", "default="],
             &["--max-running", "=3"],
             &["--max-running", "GPU=3"],
@@ -211,12 +231,12 @@ mod tests {
     fn namespaces_as_people_read_them() {
         let view = |value: Value| serde_json::from_value(value).expect("a namespace");
         let full = view(json!({"name": "etl", "description": "nightly", "max_open_tasks": 7,
-            "open_tasks": 2, "queues": {"gpu": {"max_running": 1}, "default": {"max_running": 3}}}));
+            "open_tasks": 2, "max_running": 3, "queues": {"gpu": {"max_running": 1}, "default": {"max_running": 3}}}));
         let bare = view(json!({"name": "x", "open_tasks": 0, "queues": {}}));
         assert_eq!(
             table(&[full, bare]),
-            "NAME  OPEN TASKS  MAX RUNNING      DESCRIPTION\n\
-             etl   2/7         default=3,gpu=1  nightly\n\
+            "NAME  OPEN TASKS  MAX RUNNING        DESCRIPTION\n\
+             etl   2/7         3,default=3,gpu=1  nightly\n\
              x     0\n"
         );
     }

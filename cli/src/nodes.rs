@@ -26,9 +26,11 @@ pub(crate) async fn run_worker(
     if std::env::var_os(FAULTY_HANDLERS).is_some() {
         handlers = handlers.merge(tasker_examples::faulty_handlers());
     }
+    let exits = settings.worker.exit_when_drained;
     let worker = WorkerNode::start(settings, handlers, &name).await?;
     let ended = tokio::select! {
         error = worker.wait() => Err(error.into()),
+        () = worker.drained(), if exits => Ok(()),
         () = stop => Ok(()),
     };
     worker.stop().await;

@@ -8,6 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::exit::Exit;
 use crate::settings::SettingsArgs;
+use crate::worker_drain::WorkerDrainArgs;
 use crate::worker_list::WorkerListArgs;
 use crate::{nodes, parent};
 
@@ -43,6 +44,8 @@ pub(crate) enum WorkerCommand {
     Run(WorkerArgs),
     /// List the workers that were heard of within the last hour
     List(WorkerListArgs),
+    /// Have a worker finish what it runs and take nothing more
+    Drain(WorkerDrainArgs),
 }
 
 #[derive(Debug, Args)]

@@ -311,6 +311,8 @@ pub struct WorkerSettings {
     pub data_roots: Vec<PathBuf>,
     /// How long running steps may take when the worker is told to stop. In milliseconds.
     pub drain_ms: u64,
+    /// Whether the process ends when the worker was asked to drain and holds nothing any more.
+    pub exit_when_drained: bool,
 }
 
 impl WorkerSettings {

@@ -135,6 +135,10 @@ impl Loader {
                 text.parse()
                     .map_err(|_| invalid(&origin, key, format!("`{text}` is not an integer")))?,
             ),
+            Some((Value::Boolean(_), _)) => Value::Boolean(
+                text.parse()
+                    .map_err(|_| invalid(&origin, key, format!("`{text}` is not true or false")))?,
+            ),
             Some((Value::Array(_), _)) => {
                 Value::Array(text.split(',').map(|s| Value::String(s.trim().to_owned())).collect())
             }
@@ -220,6 +224,8 @@ mod tests {
         );
         let loaded = env("TASKER__WORKER__DATA_ROOTS", "/a, /b").expect("a list");
         assert_eq!(loaded.settings.worker.data_roots, ["/a", "/b"].map(PathBuf::from));
+        let loaded = env("TASKER__WORKER__EXIT_WHEN_DRAINED", "true").expect("true or false");
+        assert!(loaded.settings.worker.exit_when_drained);
         assert_eq!(env("NATS_URL", "nats://x:1").expect("known").settings.nats.url, "nats://x:1");
     }
 
@@ -232,6 +238,7 @@ mod tests {
         check("TASKER__WORKER__SLOTZ", "7", "unknown setting `worker.slotz`");
         check("TASKER__WORKER__SLOTS", "many", "`many` is not an integer");
         check("TASKER__WORKER__SLOTS", "-1", "must not be negative");
+        check("TASKER__WORKER__EXIT_WHEN_DRAINED", "1", "`1` is not true or false");
         check("TASKER__NOWHERE", "1", "unknown setting `nowhere`");
     }
 }

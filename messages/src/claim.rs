@@ -82,6 +82,9 @@ pub struct ReleasedStep {
     pub attempt: u32,
     /// The message that brought it.
     pub dispatch_seq: u32,
+    /// Whether nobody has begun this attempt, nor ever will: then another worker may have it.
+    #[serde(default)]
+    pub unstarted: bool,
 }
 
 /// The answer to a [`ReleaseRequest`]; afterwards the messages are acknowledged.

@@ -70,6 +70,10 @@ codes! {
     BATCH_NOT_FOUND;
     /// No dead letter of this number.
     DEAD_LETTER_NOT_FOUND;
+    /// No worker of this id was heard of within the last hour.
+    WORKER_NOT_FOUND;
+    /// The worker has not been heard of lately, so that nothing can be asked of it.
+    WORKER_SILENT;
     /// The dead letter was redriven before.
     ALREADY_REDRIVEN;
     /// Only a step that failed can be repaired.

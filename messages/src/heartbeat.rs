@@ -22,8 +22,11 @@ pub struct Heartbeat {
     pub resolves: bool,
     /// Steps that have been running for longer than a heartbeat.
     pub running: Vec<RunningStep>,
-    /// Whether the worker is about to stop.
+    /// Whether the worker takes nothing more, because it stops or was asked to drain.
     pub draining: bool,
+    /// Whether it holds nothing any more either.
+    #[serde(default)]
+    pub drained: bool,
 }
 
 /// One queue as a worker sees it.
@@ -54,4 +57,6 @@ pub enum Hint {
     TaskCancelled(TaskId),
     /// The batch was stopped, because too many of its members failed: the same for its members.
     BatchStopped(BatchId),
+    /// This worker is to take nothing more. Repeated until its heartbeats say that it does so.
+    DrainWorker(WorkerId),
 }

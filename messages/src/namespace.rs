@@ -27,6 +27,10 @@ pub struct NamespaceView {
     /// How many of its tasks may be open at a time; nothing if there is no such limit.
     #[serde(default)]
     pub max_open_tasks: Option<u32>,
+    /// How many of its steps workers may hold at a time, of all queues together; nothing if there is no
+    /// such limit.
+    #[serde(default)]
+    pub max_running: Option<u32>,
     /// How many of its tasks are open now.
     pub open_tasks: u64,
     /// Its queues that have a limit.
@@ -51,6 +55,9 @@ pub struct SetNamespace {
     /// How many of its tasks may be open at a time, from 1 to [`SetNamespace::MOST`].
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
     pub max_open_tasks: Option<Option<i64>>,
+    /// How many of its steps workers may hold at a time, from 1 to [`SetNamespace::MOST`].
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
+    pub max_running: Option<Option<i64>>,
     /// Queues whose limits change, at most [`SetNamespace::MOST_QUEUES`].
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub queues: BTreeMap<Queue, SetQueue>,

@@ -35,6 +35,12 @@ pub fn work_durable(namespace: &Namespace, queue: &Queue) -> String {
     format!("work_{namespace}_Q_{queue}")
 }
 
+/// The queue of a durable consumer.
+pub fn queue_of_durable(durable: &str) -> Option<(Namespace, Queue)> {
+    let (namespace, queue) = durable.strip_prefix("work_")?.split_once("_Q_")?;
+    Some((namespace.parse().ok()?, queue.parse().ok()?))
+}
+
 /// Where `ProcessBatchableStep` travels.
 pub fn control_batch(namespace: &Namespace) -> String {
     format!("tasker.control.batch.{namespace}")
@@ -193,6 +199,11 @@ mod tests {
             work_durable(&ns.parse().expect("a token"), &queue.parse().expect("a token"))
         };
         assert_ne!(name("a_b", "c"), name("a", "b_c"));
+        let found =
+            |durable: &str| queue_of_durable(durable).map(|(ns, queue)| format!("{ns} {queue}"));
+        assert_eq!(found(&name("a_b", "c")).as_deref(), Some("a_b c"));
+
+        assert_eq!((found("expand_batches"), found("work_a_b")), (None, None));
     }
 
     #[test]

@@ -279,8 +279,14 @@ pub struct WorkerView {
     /// Whether it has others, which resolvers find when they are asked for.
     #[serde(default)]
     pub resolves: bool,
-    /// Whether it is about to stop.
+    /// Whether it takes nothing more.
     pub draining: bool,
+    /// Whether it holds nothing any more either.
+    #[serde(default)]
+    pub drained: bool,
+    /// When it was first asked to drain, RFC 3339; nothing if nobody asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_asked_at: Option<String>,
     /// Whether it was heard of lately.
     pub live: bool,
     /// When it was last heard of, RFC 3339; recorded every few seconds.

@@ -103,8 +103,8 @@ impl Store {
     }
 
     /// Gives steps back that a worker pulled but does not run: each is dispatched again, without a
-    /// charge. An attempt that was superseded has nothing to give back. Returns those that were really
-    /// given back.
+    /// charge, and as another attempt if this one was begun. An attempt that was superseded has nothing
+    /// to give back. Returns those that were really given back.
     pub async fn release_steps(
         &self,
         namespace: &Namespace,
@@ -114,6 +114,7 @@ impl Store {
             let ids: Vec<Uuid> = steps.iter().map(|s| s.step_id.as_uuid()).collect();
             let seqs: Vec<i32> = steps.iter().map(|s| s.dispatch_seq as i32).collect();
             let attempts: Vec<i32> = steps.iter().map(|s| s.attempt as i32).collect();
+            let unstarted: Vec<bool> = steps.iter().map(|s| s.unstarted).collect();
             let mut tx = self.hot.begin().await?;
             sqlx::query_file_scalar!("queries/outcomes/lock_steps.sql", &ids, namespace.as_str())
                 .fetch_all(&mut *tx)
@@ -123,7 +124,8 @@ impl Store {
                 &ids,
                 &seqs,
                 namespace.as_str(),
-                &attempts
+                &attempts,
+                &unstarted,
             )
             .fetch_all(&mut *tx)
             .await?;

@@ -57,6 +57,7 @@ pub use repair::{RepairDone, RepairRequest, RepairTarget};
 pub use shared::KnownResults;
 pub use submit::{NewTask, SubmitVerdict};
 pub use templates::{StoredTemplate, TemplateVersion};
+pub use workers::not_heard_of;
 
 #[cfg(test)]
 mod tests;

@@ -1,10 +1,11 @@
 //! Namespaces and their limits.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
 
 use sqlx::PgConnection;
 use tasker_messages::{
-    Namespace, NamespaceList, NamespaceView, Queue, QueueLimits, SetNamespace, TaskId,
+    Namespace, NamespaceList, NamespaceView, NodeId, Queue, QueueLimits, SetNamespace, TaskId,
 };
 
 use crate::pool::{commit, retry_conflicts};
@@ -16,8 +17,10 @@ use crate::{NewTask, Store, StoreError};
 pub struct NamespaceLimits {
     /// How many of its tasks may be open at a time.
     pub max_open_tasks: Option<u32>,
+    /// How many of its steps workers may hold at a time, of all queues together.
+    pub max_running: Option<u32>,
     /// How many steps of these queues workers may hold at a time.
-    pub max_running: HashMap<Queue, u32>,
+    pub queues: HashMap<Queue, u32>,
 }
 
 /// One row of `queries/namespaces/list.sql`.
@@ -25,6 +28,7 @@ struct Row {
     name: String,
     description: Option<String>,
     max_open_tasks: Option<i32>,
+    max_running: Option<i32>,
     open_tasks: i64,
     queues: Vec<String>,
     limits: Vec<i32>,
@@ -39,6 +43,7 @@ impl Row {
             name: parse("namespace", &self.name)?,
             description: self.description,
             max_open_tasks: self.max_open_tasks.map(|n| n as u32),
+            max_running: self.max_running.map(|n| n as u32),
             open_tasks: self.open_tasks as u64,
             queues: queues.collect::<Result<BTreeMap<_, _>, StoreError>>()?,
         })
@@ -48,11 +53,27 @@ impl Row {
 impl Store {
     /// The limits of all namespaces that have any.
     pub async fn load_limits(&self) -> Result<HashMap<Namespace, NamespaceLimits>, StoreError> {
+        self.read_limits(None).await
+    }
+
+    /// The limits of one namespace.
+    pub async fn limits_of(&self, namespace: &Namespace) -> Result<NamespaceLimits, StoreError> {
+        Ok(self.read_limits(Some(namespace)).await?.remove(namespace).unwrap_or_default())
+    }
+
+    async fn read_limits(
+        &self,
+        name: Option<&Namespace>,
+    ) -> Result<HashMap<Namespace, NamespaceLimits>, StoreError> {
         let rows = sqlx::query!(
-            r#"select name as "namespace!", null as queue, max_open_tasks as "most!"
-               from tasker.namespaces where max_open_tasks is not null
+            r#"select name as "namespace!", null as queue, max_open_tasks, max_running
+               from tasker.namespaces
+               where (max_open_tasks is not null or max_running is not null)
+                 and ($1::text is null or name = $1)
                union all
-               select namespace, queue, max_running from tasker.queue_limits"#
+               select namespace, queue, null, max_running from tasker.queue_limits
+               where $1::text is null or namespace = $1"#,
+            name.map(Namespace::as_str),
         )
         .fetch_all(&self.api)
         .await?;
@@ -60,28 +81,39 @@ impl Store {
         for row in rows {
             let of = limits.entry(parse("namespace", &row.namespace)?).or_default();
             match row.queue {
-                None => of.max_open_tasks = Some(row.most as u32),
+                None => {
+                    of.max_open_tasks = row.max_open_tasks.map(|n| n as u32);
+                    of.max_running = row.max_running.map(|n| n as u32);
+                }
                 Some(queue) => {
-                    of.max_running.insert(parse("queue", &queue)?, row.most as u32);
+                    let most = row.max_running.map_or(u32::MAX, |n| n as u32);
+                    of.queues.insert(parse("queue", &queue)?, most);
                 }
             }
         }
         Ok(limits)
     }
 
-    /// The limits of a namespace's queues.
-    pub async fn queue_limits(
+    /// Takes or keeps the sharing of limits among queues, where no other node has it: of each namespace
+    /// for which this node has it now, the limit.
+    pub async fn claim_shares(
         &self,
-        namespace: &Namespace,
-    ) -> Result<HashMap<Queue, u32>, StoreError> {
+        node: NodeId,
+        lease: Duration,
+    ) -> Result<Vec<(Namespace, u32)>, StoreError> {
         let rows = sqlx::query!(
-            "select queue, max_running from tasker.queue_limits where namespace = $1",
-            namespace.as_str()
+            r#"update tasker.namespaces
+               set shared_by = $1, shared_until = now() + make_interval(secs => $2)
+               where max_running is not null
+                 and (shared_by is null or shared_by = $1 or shared_until < now())
+               returning name, max_running as "max_running!""#,
+            node.as_uuid(),
+            lease.as_secs_f64(),
         )
         .fetch_all(&self.api)
         .await?;
-        let limit = |queue: &str, most: i32| Ok((parse("queue", queue)?, most as u32));
-        rows.into_iter().map(|row| limit(&row.queue, row.max_running)).collect()
+        let limit = |name: &str, most: i32| Ok((parse("namespace", name)?, most as u32));
+        rows.into_iter().map(|row| limit(&row.name, row.max_running)).collect()
     }
 
     /// A page of namespaces, by name.
@@ -135,17 +167,20 @@ impl Store {
         let mut tx = self.api.begin().await?;
         // First, so that of two who change one namespace the second waits for the first.
         sqlx::query!(
-            "insert into tasker.namespaces as n (name, description, max_open_tasks)
-             values ($1, $3, $5)
+            "insert into tasker.namespaces as n (name, description, max_open_tasks, max_running)
+             values ($1, $3, $5, $7)
              on conflict (name) do update
              set description = case when $2 then $3 else n.description end,
                  max_open_tasks = case when $4 then $5 else n.max_open_tasks end,
+                 max_running = case when $6 then $7 else n.max_running end,
                  updated_at = now()",
             name.as_str(),
             set.description.is_some(),
             set.description.as_ref().and_then(Option::as_deref),
             set.max_open_tasks.is_some(),
             set.max_open_tasks.flatten().map(column),
+            set.max_running.is_some(),
+            set.max_running.flatten().map(column),
         )
         .execute(&mut *tx)
         .await?;
@@ -262,10 +297,11 @@ async fn set_queues(
 fn changes(set: &SetNamespace) -> String {
     let shown = |limit: Option<i64>| limit.map_or_else(|| "none".to_owned(), |n| n.to_string());
     let open = set.max_open_tasks.map(|limit| format!("max_open_tasks {}", shown(limit)));
+    let running = set.max_running.map(|limit| format!("max_running {}", shown(limit)));
     let described = set.description.as_ref().map(|_| "description".to_owned());
     let queues = set.queues.iter().filter_map(|(queue, wish)| {
         wish.max_running.map(|limit| format!("max_running of {queue} {}", shown(limit)))
     });
-    let all: Vec<String> = described.into_iter().chain(open).chain(queues).collect();
+    let all: Vec<String> = described.into_iter().chain(open).chain(running).chain(queues).collect();
     if all.is_empty() { String::new() } else { format!("{}: ", all.join(", ")) }
 }

@@ -57,7 +57,8 @@ impl Store {
             _ => None,
         };
         detail.offers = self.offers(&namespace, live_within).await?;
-        detail.limits = self.queue_limits(&namespace).await?;
+        let limits = self.limits_of(&namespace).await?;
+        (detail.limits, detail.limit) = (limits.queues, limits.max_running);
         let reasons = why(&template, &detail);
         Ok(Some(Why { id, state, error: failure(row.error)?, reasons }))
     }

@@ -223,6 +223,8 @@ async fn what_makes_no_limit_is_refused() -> anyhow::Result<()> {
         (etl, json!({"reason": "r", "max_open_tasks": "7"}), "INVALID_REQUEST"),
         (etl, json!({"reason": "r", "description": ""}), "INVALID_VALUE"),
         (etl, json!({"reason": "r", "description": "x".repeat(1_001)}), "INVALID_VALUE"),
+        (etl, json!({"reason": "r", "max_running": 0}), "INVALID_VALUE"),
+        (etl, json!({"reason": "r", "max_running": true}), "INVALID_REQUEST"),
         (etl, json!({"reason": "r", "queues": {"A": {"max_running": 1}}}), "INVALID_REQUEST"),
         (etl, json!({"reason": "r", "queues": {"a": {"running": 1}}}), "INVALID_REQUEST"),
         (etl, json!({"reason": "r", "queues": {"a": {"max_running": 0}}}), "INVALID_VALUE"),
@@ -261,6 +263,8 @@ async fn namespaces_are_set_listed_and_audited() -> anyhow::Result<()> {
         "--max-open-tasks",
         "7",
         "--max-running",
+        "9",
+        "--max-running",
         "default=3",
         "--max-running",
         "gpu=1",
@@ -273,7 +277,8 @@ async fn namespaces_are_set_listed_and_audited() -> anyhow::Result<()> {
     ];
     let ended = tool(&set).await?;
     let expect = json!({"name": name, "description": "at night", "max_open_tasks": 7,
-        "open_tasks": 0, "queues": {"default": {"max_running": 3}, "gpu": {"max_running": 1}}});
+        "max_running": 9, "open_tasks": 0,
+        "queues": {"default": {"max_running": 3}, "gpu": {"max_running": 1}}});
     assert_eq!((ended.code, ended.json()?), (0, expect.clone()), "{ended:?}");
     let found = async || {
         let listed = api.read("/v1/namespaces?limit=1000").await?;
@@ -283,24 +288,13 @@ async fn namespaces_are_set_listed_and_audited() -> anyhow::Result<()> {
         anyhow::Ok(all.into_iter().find(|n| n["name"] == name))
     };
     assert_eq!(found().await?, Some(expect));
-    let set = [
-        "set",
-        name,
-        "--max-open-tasks",
-        "none",
-        "--max-running",
-        "gpu=none",
-        "--max-running",
-        "default=none",
-        "--reason",
-        "enough",
-        "--by",
-        "op",
-    ];
+    let set = "set etl-nightly --max-open-tasks none --max-running none --max-running gpu=none \
+               --max-running default=none --reason enough --by op";
+    let set: Vec<&str> = set.split_whitespace().collect();
     let ended = tool(&set).await?;
     assert_eq!(ended.code, 0, "{ended:?}");
     let bare = json!({"name": name, "description": "at night", "max_open_tasks": null,
-        "open_tasks": 0, "queues": {}});
+        "max_running": null, "open_tasks": 0, "queues": {}});
     assert_eq!(found().await?, Some(bare));
     let listed = tool(&["list", "--limit", "1000", "-o", "ids"]).await?;
     assert!(listed.stdout.lines().any(|line| line == name), "{listed:?}");

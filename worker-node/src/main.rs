@@ -60,9 +60,11 @@ fn start() -> anyhow::Result<()> {
 async fn run(settings: Settings, name: &str) -> anyhow::Result<()> {
     // Listening begins before the start, so that a signal during it is not lost.
     let mut stop = [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?];
+    let exits = settings.worker.exit_when_drained;
     let worker = WorkerNode::start(settings, tasker_examples::example_handlers(), name).await?;
     let ended = tokio::select! {
         error = worker.wait() => Err(error.into()),
+        () = worker.drained(), if exits => Ok(()),
         () = any(&mut stop) => Ok(()),
     };
     worker.stop().await;

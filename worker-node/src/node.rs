@@ -52,6 +52,12 @@ impl WorkerNode {
         }
     }
 
+    /// Waits until the worker has been asked to drain and holds nothing any more. It never takes
+    /// anything again; only its heartbeats go on, until it is stopped. Safe to cancel.
+    pub async fn drained(&self) {
+        self.worker.drained().await;
+    }
+
     /// Waits until the worker cannot go on, which normally never happens. Safe to cancel, e.g. in
     /// a `select!` with the signals of the host.
     pub async fn wait(&self) -> WorkerNodeError {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tasker_config::WorkerSettings;
-use tasker_messages::{Heartbeat, Namespace, Queue, WorkerId, subject};
+use tasker_messages::{Heartbeat, Hint, Namespace, Queue, WorkerId, subject};
 use tokio::task::JoinSet;
 
 use super::Links;
@@ -41,7 +41,8 @@ pub(crate) struct HeartbeatsState {
 struct Alive {
     seen: Instant,
     recorded: Option<Instant>,
-    draining: bool,
+    /// Whether it drains, and has drained.
+    draining: (bool, bool),
     slots: Vec<(Queue, u32)>,
     callables: Vec<String>,
     resolves: bool,
@@ -126,7 +127,7 @@ impl HeartbeatsState {
         let alive = self.workers.entry(key).or_insert(Alive {
             seen: now,
             recorded: None,
-            draining: false,
+            draining: (false, false),
             slots: Vec::new(),
             callables: Vec::new(),
             resolves: false,
@@ -135,14 +136,15 @@ impl HeartbeatsState {
         let slots = |q: &tasker_messages::QueueLoad| {
             (q.queue.clone(), if beat.draining { 0 } else { q.slots })
         };
+        let draining = (beat.draining, beat.drained);
         let slots: Vec<(Queue, u32)> = beat.queues.iter().map(slots).collect();
         // What a worker can do is told at once, how busy it is now and then.
         let record = alive.recorded.is_none_or(|at| now - at >= RECORD_EVERY)
-            || alive.draining != beat.draining
+            || alive.draining != draining
             || alive.slots != slots
             || alive.callables != beat.callables;
         let offers_more = alive.slots != slots || alive.callables != beat.callables;
-        (alive.slots, alive.draining) = (slots, beat.draining);
+        (alive.slots, alive.draining) = (slots, draining);
         if offers_more {
             alive.callables.clone_from(&beat.callables);
             alive.resolves = beat.resolves;
@@ -160,7 +162,7 @@ impl HeartbeatsState {
     /// Tells everybody what can be run.
     fn tell_offers(&self) {
         let mut offers: HashMap<Queue, Offered> = HashMap::new();
-        for alive in self.workers.values().filter(|alive| !alive.draining) {
+        for alive in self.workers.values().filter(|alive| !alive.draining.0) {
             for (queue, _) in &alive.slots {
                 let offered = offers.entry(queue.clone()).or_default();
                 offered.resolves |= alive.resolves;
@@ -193,6 +195,15 @@ impl HeartbeatsState {
     }
 }
 
+/// Tells a worker to take nothing more. A hint that is lost is repeated when the worker's next heartbeat
+/// is recorded that knows nothing of it.
+pub(crate) async fn tell_to_drain(node: &Node, namespace: &Namespace, worker: WorkerId) {
+    let hint = Hint::DrainWorker(worker);
+    if let Err(error) = node.bus.publish(subject::hint(namespace), &hint).await {
+        tracing::debug!(%error, %worker, "a worker was not told to drain; its next heartbeat is answered");
+    }
+}
+
 /// Writes a beat to the rows, outside of the mailbox.
 fn store_beat(node: &Node, namespace: Namespace, beat: Heartbeat, record: bool) {
     let node = node.clone();
@@ -202,8 +213,9 @@ fn store_beat(node: &Node, namespace: Namespace, beat: Heartbeat, record: bool) 
             if !beat.running.is_empty() {
                 node.store.renew_leases(&namespace, beat.worker, &beat.running, lease_ms).await?;
             }
-            if record {
-                node.store.record_heartbeat(&namespace, &beat).await?;
+            if record && node.store.record_heartbeat(&namespace, &beat).await? && !beat.draining {
+                // Whatever told it so before was lost.
+                tell_to_drain(&node, &namespace, beat.worker).await;
             }
             Ok::<_, tasker_store::StoreError>(())
         };

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use tasker_messages::{Accepted, Refusal, TaskId, TaskRequest, code};
+use tasker_messages::{Accepted, Refusal, TaskId, TaskRequest, WorkerView, code};
 use tokio::sync::oneshot;
 
 use super::Node;
@@ -9,6 +9,7 @@ use super::checkpoints::CheckpointsMessage;
 use super::convergence::ConvergenceMessage;
 use super::dispatch::DispatchMessage;
 use super::finalizer::FinalizerMessage;
+use super::heartbeats::tell_to_drain;
 use super::intake::{IntakeMessage, Submission, SubmissionSource};
 use super::limits::refresh;
 use super::outcomes::{OutcomesMessage, pass_on};
@@ -86,6 +87,11 @@ impl Links {
                 tracing::warn!(%error, "changed limits could not be read; the next sweep reads them")
             }
         }
+    }
+
+    /// A worker is to take nothing more, which its row says already: it is told at once.
+    pub async fn worker_drains(&self, node: &Node, worker: &WorkerView) {
+        tell_to_drain(node, &worker.namespace, worker.id).await;
     }
 
     /// A task was cancelled by request: workers are told, its batches get their outcomes.

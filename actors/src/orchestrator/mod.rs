@@ -25,6 +25,7 @@ mod outcomes;
 mod quota;
 mod reads;
 mod reconciler;
+mod shares;
 mod system;
 mod timers;
 

@@ -22,6 +22,7 @@ use super::lifecycle::LifecycleActor;
 use super::limits::refresh;
 use super::outcomes::OutcomesActor;
 use super::reconciler::ReconcilerActor;
+use super::shares::SharesActor;
 use super::timers::TimersActor;
 use super::{Links, Node};
 use crate::link::Link;
@@ -127,6 +128,7 @@ fn children(node: &Node, links: &Links) -> Vec<Child> {
         Child::new("intake", links.intake.clone(), || IntakeActor, with()),
         Child::new("lifecycle", Link::default(), || LifecycleActor, with()),
         Child::new("heartbeats", Link::default(), || HeartbeatsActor, with()),
+        Child::new("shares", Link::default(), || SharesActor, with()),
         Child::new("reconciler", Link::default(), || ReconcilerActor, with()),
         Child::new("gateway", Link::default(), || GatewayActor, with()),
     ]

@@ -50,6 +50,8 @@ pub(crate) enum Stage {
     Draining,
     /// Time is up: what still runs is given back.
     Killed,
+    /// It holds nothing any more.
+    Drained,
 }
 
 /// Which queues are served.
@@ -132,6 +134,15 @@ impl Core {
 
     pub(crate) fn stage(&self) -> Stage {
         *self.stage.borrow()
+    }
+
+    /// Goes on to a later stage; `false` if it was there already. There is no way back.
+    pub(crate) fn raise_stage(&self, stage: Stage) -> bool {
+        self.stage.send_if_modified(|now| {
+            let later = *now < stage;
+            *now = stage.max(*now);
+            later
+        })
     }
 
     /// The queues that are pulled now.

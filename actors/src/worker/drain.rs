@@ -1,4 +1,4 @@
-//! The orderly end of a worker.
+//! The orderly end of a worker: of its process, or of its work alone.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,6 +8,7 @@ use tasker_messages::{Namespace, ReleaseReply, ReleaseRequest, ReleasedStep};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::core::{Core, Stage};
+use super::heartbeat::beat;
 use super::held::{HeldStep, Phase};
 use super::retry::BackOff;
 
@@ -19,6 +20,8 @@ const RELEASE_LIMIT: Duration = Duration::from_secs(2);
 const LAST_REPORTS: Duration = Duration::from_secs(3);
 /// How long the last acknowledgements may take to leave.
 const LAST_FLUSH: Duration = Duration::from_secs(1);
+/// How often a worker that drains without a hurry looks for what came late.
+const LATE_ONES: Duration = Duration::from_millis(200);
 /// Most steps that are given back by one request.
 const MAX_RELEASED: usize = 1_024;
 
@@ -26,25 +29,65 @@ impl Core {
     /// Ends everything, in this order: pulling, waiting, running, reporting.
     pub(crate) async fn drain(&self) {
         let deadline = Instant::now() + self.settings.worker.drain();
-        self.stage.send_replace(Stage::Draining);
+        self.raise_stage(Stage::Draining);
+        self.end_pulling().await;
+        self.give_back(self.held.take(&[Phase::Claiming, Phase::Waiting])).await;
+        if timeout_at(deadline, self.held.empty()).await.is_err() {
+            let unfinished = self.held.take(&[Phase::Claiming, Phase::Waiting, Phase::Running]);
+            tracing::warn!(steps = unfinished.len(), "what still runs is given back");
+            self.raise_stage(Stage::Killed);
+            self.give_back(unfinished).await;
+            if timeout(LAST_REPORTS, self.held.empty()).await.is_err() {
+                tracing::warn!("outcomes were not answered; their steps run again elsewhere");
+                return self.flush().await;
+            }
+        }
+        self.announce_drained().await;
+        self.flush().await;
+    }
+
+    /// Ends everything but the process, as somebody has asked: nobody waits for its end, so that what
+    /// runs may take as long as it does. Reaching the end, it goes on giving signs of life.
+    pub(crate) async fn stand_down(&self) {
+        self.end_pulling().await;
+        loop {
+            // A delivery or a verdict on a claim may still have been on its way.
+            self.give_back(self.held.take(&[Phase::Waiting])).await;
+            if timeout(LATE_ONES, self.held.empty()).await.is_ok() {
+                break;
+            }
+        }
+        self.flush().await;
+        self.announce_drained().await;
+        tracing::info!(worker = %self.id, "worker has drained");
+    }
+
+    /// Says so and asks for nothing more; what waits for a slot gets none, from the first moment.
+    async fn end_pulling(&self) {
         tracing::info!(held = self.ledger.busy(), "worker drains");
+        self.slots.close();
+        self.announce().await;
         let mut freed = self.ledger.freed();
         let loops_ended =
             async { while self.ledger.queues() > 0 && freed.changed().await.is_ok() {} };
         if timeout(LOOPS_END, loops_ended).await.is_err() {
             tracing::warn!("a queue is still being pulled");
         }
-        self.slots.close();
-        self.give_back(self.held.take(&[Phase::Claiming, Phase::Waiting])).await;
-        if timeout_at(deadline, self.held.empty()).await.is_err() {
-            let unfinished = self.held.take(&[Phase::Claiming, Phase::Waiting, Phase::Running]);
-            tracing::warn!(steps = unfinished.len(), "what still runs is given back");
-            self.stage.send_replace(Stage::Killed);
-            self.give_back(unfinished).await;
-            if timeout(LAST_REPORTS, self.held.empty()).await.is_err() {
-                tracing::warn!("outcomes were not answered; their steps run again elsewhere");
-            }
+    }
+
+    async fn announce_drained(&self) {
+        self.raise_stage(Stage::Drained);
+        self.announce().await;
+    }
+
+    /// Tells the new stage at once; if that fails, the next heartbeat does.
+    async fn announce(&self) {
+        if timeout(LAST_FLUSH, beat(self, self.settings.worker.heartbeat())).await.is_err() {
+            tracing::debug!("a change could not be announced");
         }
+    }
+
+    async fn flush(&self) {
         if !matches!(timeout(LAST_FLUSH, self.bus.flush()).await, Ok(Ok(()))) {
             tracing::warn!("the last acknowledgements may be lost");
         }
@@ -74,6 +117,7 @@ impl Core {
             step_id: step.step_id,
             attempt: step.attempt,
             dispatch_seq: step.dispatch_seq,
+            unstarted: step.is_unstarted(),
         });
         if self.give_back_steps(namespace, released.collect()).await {
             for ack in steps.iter().filter_map(|step| step.ack.as_ref()) {

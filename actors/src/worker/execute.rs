@@ -98,7 +98,7 @@ async fn yield_step(step: Step) {
     let Some(dispatch_seq) = core.held.end(&step.hold) else { return };
     metrics::counter!("tasker_worker_steps_yielded_total").increment(1);
     let step_id = step.item.step_id;
-    let back = ReleasedStep { step_id, attempt: step.attempt, dispatch_seq };
+    let back = ReleasedStep { step_id, attempt: step.attempt, dispatch_seq, unstarted: false };
     if core.give_back_steps(&step.place.namespace, vec![back]).await {
         for ack in core.held.settle(vec![step.hold]).into_iter().flatten() {
             ack.ack().await;
@@ -207,6 +207,6 @@ async fn call(
             Ok(Err(payload)) => Ending::Panicked(payload),
             Err(limit) => Ending::TimedOut(limit),
         }),
-        _killed = stage.wait_for(|stage| *stage == Stage::Killed) => None,
+        _killed = stage.wait_for(|stage| *stage >= Stage::Killed) => None,
     }
 }

@@ -104,7 +104,7 @@ async fn listen_to_hints(
     Ok(())
 }
 
-fn heed(core: &Core, incoming: &Incoming) {
+fn heed(core: &Arc<Core>, incoming: &Incoming) {
     let namespace = incoming.subject.rsplit('.').next().and_then(|n| n.parse::<Namespace>().ok());
     let hint = serde_json::from_slice::<Hint>(&incoming.payload);
     match (incoming.protocol_ok(), namespace, hint) {
@@ -113,6 +113,12 @@ fn heed(core: &Core, incoming: &Incoming) {
         }
         (Ok(()), Some(namespace), Ok(Hint::BatchStopped(batch))) => {
             core.cancelled.stop(namespace, Stopped::batch(batch));
+        }
+        (Ok(()), Some(_), Ok(Hint::DrainWorker(worker))) => {
+            if worker == core.id && core.raise_stage(Stage::Draining) {
+                let core = Arc::clone(core);
+                tokio::spawn(async move { core.stand_down().await });
+            }
         }
         _ => tracing::debug!(subject = incoming.subject, "a hint cannot be read"),
     }
@@ -134,7 +140,7 @@ async fn watch_connection(
 
 /// Tells each namespace what the worker pulls and which of its steps have been held for longer than
 /// `age`.
-async fn beat(core: &Core, age: Duration) {
+pub(super) async fn beat(core: &Core, age: Duration) {
     core.meters.busy.set(core.ledger.busy());
     let places = core.places();
     let mut namespaces: Vec<&Arc<Place>> = places.iter().collect();
@@ -156,6 +162,7 @@ async fn beat(core: &Core, age: Duration) {
             resolves: core.registry.resolves(),
             running: core.held.running(place, age, MAX_LISTED),
             draining: core.stage() != Stage::Serving,
+            drained: core.stage() == Stage::Drained,
         };
         if let Err(error) = core.bus.publish(subject::beat(&place.namespace), &beat).await {
             tracing::warn!(%error, "no heartbeat");

@@ -43,6 +43,14 @@ pub(crate) struct HeldStep {
     pub(crate) timeout: Option<Duration>,
 }
 
+impl HeldStep {
+    /// Whether this attempt is this worker's alone and its handler was not called: what waits for the
+    /// verdict on its claim may be running elsewhere.
+    pub(crate) fn is_unstarted(&self) -> bool {
+        self.phase == Phase::Waiting
+    }
+}
+
 /// What a delivery is to a worker that may hold the same step already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Meeting {
@@ -253,7 +261,13 @@ impl HeldSteps {
     pub(crate) fn take(&self, phases: &[Phase]) -> Vec<HeldStep> {
         let mut steps = self.steps();
         let taken = steps.extract_if(|_, step| phases.contains(&step.phase));
-        taken.map(|(_, step)| step).collect()
+        let taken: Vec<HeldStep> = taken.map(|(_, step)| step).collect();
+        let empty = steps.is_empty();
+        drop(steps);
+        if empty {
+            self.emptied.notify_waiters();
+        }
+        taken
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -33,7 +33,7 @@ use tasker_sdk::HandlerRegistry;
 use tokio::sync::watch;
 
 use self::claims::ClaimsActor;
-use self::core::Core;
+use self::core::{Core, Stage};
 use self::heartbeat::HeartbeatActor;
 use self::intake::IntakeActor;
 use self::outcomes::OutcomesActor;
@@ -106,6 +106,13 @@ impl Worker {
     /// Becomes `true` when an actor died more often than its budget allows.
     pub fn exhausted(&self) -> watch::Receiver<bool> {
         self.supervisor.exhausted()
+    }
+
+    /// Waits until the worker has been asked to drain and holds nothing any more.
+    pub async fn drained(&self) {
+        let mut stage = self.core.stage.subscribe();
+        // The sender is part of the worker.
+        let _gone = stage.wait_for(|stage| *stage == Stage::Drained).await;
     }
 
     /// Stops: nothing more is pulled, what runs may finish within `worker.drain_ms`, outcomes are

@@ -158,7 +158,7 @@ fn replace_culprit(mut report: Report, refusal: Refusal) -> Option<Report> {
 async fn send(core: &Core, report: &Report) -> Result<OutcomeVerdicts, Refusal> {
     let takes = match core.stage() {
         Stage::Serving => core.ledger.free().min(report.outcomes.len() as u32),
-        Stage::Draining | Stage::Killed => 0,
+        Stage::Draining | Stage::Killed | Stage::Drained => 0,
     };
     let message = Message {
         worker: core.id,
@@ -244,7 +244,8 @@ async fn go_on(core: &Arc<Core>, report: &Report, next: Vec<NextStep>) {
 }
 
 fn released(item: &WorkItem) -> ReleasedStep {
-    ReleasedStep { step_id: item.step_id, attempt: item.attempt, dispatch_seq: item.dispatch_seq }
+    let WorkItem { step_id, attempt, dispatch_seq, .. } = *item;
+    ReleasedStep { step_id, attempt, dispatch_seq, unstarted: true }
 }
 
 async fn settle(core: &Core, report: Report, verdicts: &[Verdict]) {

@@ -7,7 +7,7 @@ use tasker_messages::{
     Accepted, BatchAudit, BatchId, BatchView, DeadLetterGroups, DeadLetterKind, DeadLetterList,
     DeadLetterView, Namespace, NamespaceList, NamespaceView, Purge, Purged, Redriven, RepairStep,
     Repaired, Retry, SetNamespace, StepHistory, StepId, StepPage, TaskId, TaskList, TaskState,
-    TaskSummary, TaskView, TemplateList, TemplateSummary, TemplateView, Why, WorkerList,
+    TaskSummary, TaskView, TemplateList, TemplateSummary, TemplateView, Why, WorkerId, WorkerList,
 };
 
 use super::ClientError;
@@ -159,6 +159,21 @@ impl Client {
     ) -> Result<Document<WorkerList>, ClientError> {
         let parameters = [parameter("namespace", namespace), parameter("limit", Some(1_000))];
         self.read(self.call(Method::GET, &["workers"], &parameters)).await
+    }
+
+    /// One worker, once per namespace.
+    pub(crate) async fn worker(&self, id: WorkerId) -> Result<Document<WorkerList>, ClientError> {
+        self.read(self.call(Method::GET, &["workers", &id.to_string()], &[])).await
+    }
+
+    /// Asks a worker to take nothing more.
+    pub(crate) async fn drain_worker(
+        &self,
+        id: WorkerId,
+        request: &Retry,
+    ) -> Result<Document<WorkerList>, ClientError> {
+        let path = ["workers", &id.to_string(), "drain"];
+        self.read(self.document(Method::POST, &path, request)).await
     }
 
     /// A page of dead letters.

@@ -52,6 +52,8 @@ pub(crate) fn router(node: Node, links: Links, metrics: PrometheusHandle) -> Rou
         .route("/v1/namespaces", get(namespaces::list))
         .route("/v1/namespaces/{name}", put(namespaces::set))
         .route("/v1/workers", get(workers::list))
+        .route("/v1/workers/{id}", get(workers::show))
+        .route("/v1/workers/{id}/drain", post(workers::drain))
         .route("/v1/templates", post(templates::register).get(templates::list))
         .route("/v1/templates/{namespace}/{name}", get(templates::show))
         .route("/health", get(status::health))

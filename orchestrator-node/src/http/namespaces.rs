@@ -56,11 +56,12 @@ fn check(set: &SetNamespace) -> Result<(), ApiError> {
         return Err(invalid("queues", &format!("must be at most {}", SetNamespace::MOST_QUEUES)));
     }
     let open = ("max_open_tasks".to_owned(), set.max_open_tasks.flatten());
+    let all = ("max_running".to_owned(), set.max_running.flatten());
     let running = set
         .queues
         .iter()
         .map(|(queue, wish)| (format!("queues.{queue}.max_running"), wish.max_running.flatten()));
-    for (field, limit) in std::iter::once(open).chain(running) {
+    for (field, limit) in [open, all].into_iter().chain(running) {
         if limit.is_some_and(|limit| !(1..=SetNamespace::MOST).contains(&limit)) {
             let most = SetNamespace::MOST;
             return Err(invalid(&field, &format!("must be null, for none, or 1 to {most}")));

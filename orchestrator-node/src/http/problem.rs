@@ -58,9 +58,11 @@ fn status_of(refusal: &Refusal) -> StatusCode {
         | code::STEP_NOT_FOUND
         | code::BATCH_NOT_FOUND
         | code::DEAD_LETTER_NOT_FOUND
+        | code::WORKER_NOT_FOUND
         | code::NOT_FOUND => StatusCode::NOT_FOUND,
         code::IDEMPOTENCY_CONFLICT
         | code::ALREADY_REDRIVEN
+        | code::WORKER_SILENT
         | code::TEMPLATE_CONFLICT
         | code::TASK_ENDED
         | code::STEP_NOT_FAILED

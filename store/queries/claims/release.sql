@@ -1,12 +1,12 @@
 update tasker.steps s
 set dispatch_seq = s.dispatch_seq + 1,
-    attempt = s.attempt + 1,
+    attempt = s.attempt + case when d.unstarted then 0 else 1 end,
     state = 'enqueued',
     enqueued_at = now() - interval '1 minute',
     claim_required = false,
     lease_worker = null,
     lease_until = null
-from unnest($1::uuid[], $2::int[], $4::int[]) as d(id, seq, attempt)
+from unnest($1::uuid[], $2::int[], $4::int[], $5::bool[]) as d(id, seq, attempt, unstarted)
 where s.id = d.id
   and s.namespace = $3
   and s.dispatch_seq = d.seq

@@ -1,9 +1,9 @@
 -- One page of namespaces with their open tasks, each counted by the index of open tasks, and the
 -- limits of their queues.
-select n.name, n.description, n.max_open_tasks, t.open_tasks as "open_tasks!",
+select n.name, n.description, n.max_open_tasks, n.max_running, t.open_tasks as "open_tasks!",
        q.queues as "queues!: Vec<String>", q.limits as "limits!: Vec<i32>"
 from (
-    select name, description, max_open_tasks from tasker.namespaces
+    select name, description, max_open_tasks, max_running from tasker.namespaces
     where ($1::text is null or name = $1) and ($2::text is null or name > $2)
     order by name limit $3
 ) n

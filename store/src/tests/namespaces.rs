@@ -1,10 +1,12 @@
 //! Namespaces: how they come to be, their limits, and who set them.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use serde_json::json;
 use sqlx::PgPool;
-use tasker_messages::{Namespace, NamespaceView, Queue, SetNamespace, StepKind};
+use tasker_messages::{Namespace, NamespaceView, NodeId, Queue, SetNamespace, StepKind};
+use uuid::Uuid;
 
 use super::{World, ns};
 use crate::NamespaceLimits;
@@ -61,10 +63,13 @@ async fn limits_are_set_kept_and_removed(pool: PgPool) {
     let limits = world.store.load_limits().await.expect("loaded");
     let expect = NamespaceLimits {
         max_open_tasks: Some(5),
-        max_running: [(queue("default"), 3), (queue("gpu"), 1)].into(),
+        max_running: None,
+        queues: [(queue("default"), 3), (queue("gpu"), 1)].into(),
     };
     assert_eq!(limits, [(etl.clone(), expect)].into());
-    assert_eq!(world.store.queue_limits(&etl).await.expect("read").len(), 2);
+    assert_eq!(world.store.limits_of(&etl).await.expect("read").queues.len(), 2);
+    let other = world.store.limits_of(&ns()).await.expect("read");
+    assert_eq!(other, NamespaceLimits::default());
 
     // What is left out stays.
     let same = world.set(&etl, json!({"reason": "r"})).await;
@@ -90,6 +95,34 @@ async fn limits_are_set_kept_and_removed(pool: PgPool) {
     assert_eq!(world.count(audited).await, 4);
     let said = "select count(*) from tasker.admin_actions where reason =
                 'description, max_open_tasks 5, max_running of default 3, max_running of gpu 1: too many'";
+    assert_eq!(world.count(said).await, 1);
+}
+
+#[sqlx::test]
+async fn the_limit_of_a_namespace_is_one_nodes_to_share(pool: PgPool) {
+    let world = World::new(pool).await;
+    let [one, other] = [(); 2].map(|()| NodeId::from_uuid(Uuid::now_v7()));
+    let lease = Duration::from_secs(60);
+    let claim = async |node, lease| {
+        let claimed = world.store.claim_shares(node, lease).await.expect("claimed");
+        claimed.into_iter().map(|(name, most)| format!("{name} {most}")).collect::<Vec<_>>()
+    };
+    assert_eq!(claim(one, lease).await, [""; 0], "there is no limit");
+    let view = world.set(&ns(), json!({"max_running": 8, "reason": "r"})).await;
+    assert_eq!((view.max_running, view.max_open_tasks, view.queues.len()), (Some(8), None, 0));
+    let limits = world.store.limits_of(&ns()).await.expect("read");
+    assert_eq!((limits.max_running, limits.max_open_tasks), (Some(8), None));
+    assert_eq!(claim(one, lease).await, ["tests 8"]);
+    assert_eq!(claim(other, lease).await, [""; 0]);
+    world.set(&ns(), json!({"max_running": 9, "reason": "r"})).await;
+    assert_eq!(claim(one, Duration::ZERO).await, ["tests 9"]);
+    // The lease of the first has run out.
+    assert_eq!(claim(other, lease).await, ["tests 9"]);
+    assert_eq!(claim(one, lease).await, [""; 0]);
+    world.set(&ns(), json!({"max_running": null, "reason": "r"})).await;
+    assert_eq!(claim(other, lease).await, [""; 0]);
+    assert_eq!(world.store.load_limits().await.expect("loaded"), HashMap::new());
+    let said = "select count(*) from tasker.admin_actions where reason = 'max_running 8: r'";
     assert_eq!(world.count(said).await, 1);
 }
 

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use sqlx::PgPool;
-use tasker_messages::{Heartbeat, Namespace, Queue, QueueLoad, StepKind, TaskId, WorkerId};
+use tasker_messages::{
+    Heartbeat, Namespace, Queue, QueueLoad, StepKind, TaskId, WorkerId, WorkerView, code,
+};
 use uuid::Uuid;
 
 use super::World;
@@ -21,6 +23,7 @@ fn beat(worker: WorkerId, callable: &str, draining: bool) -> Heartbeat {
         resolves: false,
         running: Vec::new(),
         draining,
+        drained: false,
     }
 }
 
@@ -217,4 +220,37 @@ async fn a_history(pool: PgPool) {
     assert_eq!(world.reasons(task.id).await[0], "work sealed no_worker");
     let other = world.submit().await;
     assert!(world.store.step_history(other.id, member).await.expect("read").is_none());
+}
+
+#[sqlx::test]
+async fn a_wish_to_drain_stays_until_it_is_seen(pool: PgPool) {
+    let world = World::new(pool).await;
+    let (here, there) = (super::ns(), Namespace::new("elsewhere").expect("a name"));
+    let worker = WorkerId::from_uuid(Uuid::now_v7());
+    let ask = async || world.store.ask_to_drain(worker, "me", "r", LIVE).await.expect("decided");
+    let heard = async |namespace: &Namespace, draining| {
+        let beat = beat(worker, "x", draining);
+        world.store.record_heartbeat(namespace, &beat).await.expect("recorded")
+    };
+    assert_eq!(ask().await.map_err(|refusal| refusal.code), Err(code::WORKER_NOT_FOUND.to_owned()));
+    assert!(!heard(&here, false).await && !heard(&there, false).await);
+    world.run("update tasker.workers set last_beat_at = now() - interval '1 minute'").await;
+    assert_eq!(ask().await.map_err(|refusal| refusal.code), Err(code::WORKER_SILENT.to_owned()));
+    assert!(!heard(&here, false).await, "a wish that was refused is none");
+    ask().await.expect("taken");
+    let first = world.store.worker(worker, LIVE).await.expect("read").workers;
+    assert_eq!(first.len(), 2);
+    assert!(first.iter().all(|view| view.drain_asked_at.is_some() && !view.draining));
+    assert!(heard(&here, false).await && heard(&here, true).await && heard(&there, false).await);
+    ask().await.expect("taken");
+    let second = world.store.worker(worker, LIVE).await.expect("read").workers;
+    let asked = |views: &[WorkerView]| views[0].drain_asked_at.clone();
+    assert_eq!(asked(&first), asked(&second), "to ask twice is to ask once");
+    let audited: i64 = sqlx::query_scalar(
+        "select count(*) from tasker.admin_actions where action = 'drain_worker' and principal = 'me'",
+    )
+    .fetch_one(&world.pool)
+    .await
+    .expect("counted");
+    assert_eq!(audited, 4, "each wish in each namespace");
 }

@@ -4,7 +4,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::Value;
+use tasker_messages::{Hint, WorkerId, subject};
 use tasker_worker_node::WorkerNode;
+use uuid::Uuid;
 
 use crate::delivery::Gate;
 use crate::fake::Fake;
@@ -42,6 +44,47 @@ async fn what_runs_may_finish_and_the_rest_is_given_back() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_worker_that_is_asked_to_drain_finishes_what_runs_and_stays() {
+    let mut fake = Fake::start().await;
+    fake.settings.worker.slots = 2;
+    // Nobody is in a hurry: what runs has all the time it needs.
+    fake.settings.worker.drain_ms = 1;
+    fake.open_queue().await;
+    let gate = Gate::new();
+    let worker = fake.worker(gate.registry()).await;
+    let items: Vec<_> = (0..6).map(|_| fake.item("gate", Value::Null)).collect();
+    fake.publish(&items).await;
+    gate.called(2).await;
+    fake.until("a beat", |seen| !seen.beats.is_empty()).await;
+    let id = fake.seen().beats[0].worker;
+    let hint = async |worker| {
+        let hint = Hint::DrainWorker(worker);
+        fake.bus.publish(subject::hint(&fake.namespace), &hint).await.expect("open");
+    };
+    // Another worker is meant, then this one, twice.
+    for worker in [WorkerId::from_uuid(Uuid::now_v7()), id, id] {
+        hint(worker).await;
+    }
+    fake.until("a draining beat", |seen| seen.beats.iter().any(|b| b.draining && !b.drained)).await;
+    let beats = fake.seen().beats.len();
+    fake.until("more beats", |seen| seen.beats.len() >= beats + 3).await;
+    assert!(fake.seen().beats.iter().all(|beat| !beat.drained), "two steps run");
+    gate.open.add_permits(2);
+    fake.until("a drained beat", |seen| seen.beats.iter().any(|b| b.draining && b.drained)).await;
+    within("the end of its work", worker.drained()).await;
+    let released = fake.seen().released.clone();
+    assert!(released.iter().all(|step| step.unstarted && step.attempt == 1), "{released:?}");
+    assert_eq!(fake.seen().outcomes().count(), 2);
+    // What it had is acknowledged, and it takes nothing of what comes.
+    fake.publish(&[fake.item("gate", Value::Null)]).await;
+    let beats = fake.seen().beats.len();
+    fake.until("more beats", |seen| seen.beats.len() >= beats + 3).await;
+    assert_eq!(fake.left().await, (5 - released.len() as u64, 0));
+    assert_eq!(gate.calls.load(Ordering::SeqCst), 2);
+    within("the end", worker.stop()).await;
 }
 
 #[tokio::test]

@@ -29,6 +29,8 @@ pub struct TaskDetail {
     pub offers: Vec<Offer>,
     /// How many steps of these queues of the namespace workers may hold at a time.
     pub limits: HashMap<Queue, u32>,
+    /// How many steps of the namespace, of all its queues together.
+    pub limit: Option<u32>,
     /// How the task was ended before its steps had ended.
     pub stopped: Option<TaskStop>,
 }

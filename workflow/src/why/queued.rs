@@ -67,7 +67,11 @@ pub(super) fn why(
         Some(limit) => format!("; the limit of the queue `{queue}` lets {limit} run at a time"),
         None => String::new(),
     };
-    (code, format!("{otherwise}; {who}{lack}{limit}"))
+    let of_all = match detail.limit {
+        Some(limit) => format!("; the limit of the namespace lets {limit} run at a time"),
+        None => String::new(),
+    };
+    (code, format!("{otherwise}; {who}{lack}{limit}{of_all}"))
 }
 
 fn workers(n: usize) -> String {

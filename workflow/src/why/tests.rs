@@ -309,6 +309,9 @@ fn who_could_run_it() {
     busy.limits.insert(queue("default"), 3);
     let limit = "; the limit of the queue `default` lets 3 run at a time";
     assert!(shown(&steps, &busy)[0].ends_with(&format!("{all_busy}{limit}")));
+    busy.limit = Some(5);
+    let both = format!("{all_busy}{limit}; the limit of the namespace lets 5 run at a time");
+    assert!(shown(&steps, &busy)[0].ends_with(&both));
     busy.offers.clear();
     assert!(shown(&steps, &busy)[0].starts_with("w sealed no_worker [] no live worker"));
 }

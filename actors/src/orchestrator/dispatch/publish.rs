@@ -90,17 +90,18 @@ pub(crate) async fn publish(node: &Node, key: &LaneKey, work: Work) -> Published
     published
 }
 
-/// Makes sure that a queue exists on the bus, and tells the workers. Its limit is read anew: another
+/// Makes sure that a queue exists on the bus, and tells the workers. Its limits are read anew: another
 /// node may have set one since this node looked, which must not be undone.
 pub(crate) async fn ensure(node: &Node, key: &LaneKey) -> Result<(), tasker_bus::BusError> {
-    let limit = match node.store.queue_limits(&key.0).await {
-        Ok(limits) => limits.get(&key.1).copied(),
-        Err(error) => {
-            tracing::debug!(%error, "the limit of a queue is the one that was known");
-            node.limits.max_running(&key.0, &key.1)
-        }
-    };
-    node.bus.ensure_work_durable(&key.0, &key.1, limit, &node.settings.streams).await?;
+    let limits = node.store.limits_of(&key.0).await.unwrap_or_else(|error| {
+        tracing::debug!(%error, "the limits of a queue are those that were known");
+        node.limits.of(&key.0)
+    });
+    let (settings, own) = (&node.settings.streams, limits.queues.get(&key.1).copied());
+    match limits.max_running {
+        None => node.bus.ensure_work_durable(&key.0, &key.1, own, settings).await?,
+        Some(_) => node.bus.ensure_sharing_durable(&key.0, &key.1, settings).await?,
+    }
     node.bus.publish(subject::QUEUES_CHANGED.to_owned(), &()).await
 }
 
@@ -114,7 +115,7 @@ pub(crate) async fn adapt(
     let settings = &node.settings.streams;
     let most = limit.map_or(settings.max_ack_pending, |limit| limit.min(settings.max_ack_pending));
     match node.bus.consumer_load(&key.0, &key.1).await? {
-        Some(load) if load.max_ack_pending != most => {
+        Some(load) if load.max_ack_pending != most || load.paused_for.is_some() => {
             tracing::info!(namespace = %key.0, queue = %key.1, most, "adapting a queue to its limit");
             node.bus.ensure_work_durable(&key.0, &key.1, limit, settings).await
         }

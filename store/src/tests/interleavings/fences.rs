@@ -17,6 +17,8 @@ use crate::tests::{World, ns};
 enum Meanwhile {
     Claim,
     Release,
+    /// The same for an attempt that nobody has begun.
+    Return,
     Redispatch,
     Lease,
     Checkpoint,
@@ -38,8 +40,9 @@ impl World {
                     other => panic!("{other:?}"),
                 }
             }
-            Meanwhile::Release => {
-                let given_back = [ReleasedStep { step_id, dispatch_seq: 1, attempt: 1 }];
+            Meanwhile::Release | Meanwhile::Return => {
+                let unstarted = what == Meanwhile::Return;
+                let given_back = [ReleasedStep { step_id, dispatch_seq: 1, attempt: 1, unstarted }];
                 said(store.release_steps(&ns, &given_back).await.expect("decided") == [step_id])
             }
             Meanwhile::Redispatch => {
@@ -82,9 +85,9 @@ impl World {
 /// One guarded statement in place of lock and test would judge by what it saw before it waited.
 #[sqlx::test]
 async fn what_has_ended_is_left_alone(pool: PgPool) {
-    use Meanwhile::{Checkpoint, Claim, Lease, Redispatch, Release};
+    use Meanwhile::{Checkpoint, Claim, Lease, Redispatch, Release, Return};
     let world = World::new(pool).await;
-    for what in [Claim, Release, Redispatch, Lease, Checkpoint] {
+    for what in [Claim, Release, Return, Redispatch, Lease, Checkpoint] {
         let (task, batch) = world.expand(1).await;
         let (step, last) = (batch.member(0), [world.member(batch, 0)]);
         let gate = Gate::Batch(batch);
@@ -103,12 +106,13 @@ async fn what_has_ended_is_left_alone(pool: PgPool) {
 /// worker is told whether another message stands for the step.
 #[sqlx::test]
 async fn an_outcome_finds_what_happened_before_it(pool: PgPool) {
-    use Meanwhile::{Checkpoint, Claim, Lease, Redispatch, Release};
+    use Meanwhile::{Checkpoint, Claim, Lease, Redispatch, Release, Return};
     let world = World::new(pool).await;
     let stale = |superseded| Verdict::Stale { superseded };
     for (what, verdict, fence) in [
         (Claim, stale(false), (2, 1, true, false)),
         (Release, stale(true), (2, 2, false, false)),
+        (Return, Verdict::Applied, (1, 2, false, false)),
         (Redispatch, Verdict::Applied, (1, 2, false, false)),
         (Lease, Verdict::Applied, (1, 1, true, false)),
         (Checkpoint, Verdict::Applied, (1, 1, false, true)),
