@@ -149,6 +149,14 @@ codes! {
     BATCH_STOPPED;
     /// The task, or a step of it, took longer than the template's `lifecycle` allows.
     TASK_STALE;
+    /// Of a plan: no live worker that was asked could run the analyzer.
+    PLAN_UNSERVED;
+    /// Of a plan: the analyzers took longer than a plan may, or their worker vanished.
+    PLAN_TIMEOUT;
+    /// Of a plan: the analyzer did what needs a step: it yielded, or appended too many ranges.
+    PLAN_NOT_POSSIBLE;
+    /// Of a plan: integer ranges that leave a gap. A step may do so.
+    BATCH_RANGE_GAP;
 }
 
 #[cfg(test)]

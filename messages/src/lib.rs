@@ -20,6 +20,7 @@ mod name;
 mod namespace;
 mod outcome_report;
 mod page;
+mod plan;
 mod problem;
 mod queue_list;
 mod repair;
@@ -60,6 +61,10 @@ pub use outcome_report::{
 pub use page::{
     AppendCursors, CursorsAppended, GetMembers, GetResult, GetShared, MemberResult, MembersPage,
     StoredResult,
+};
+pub use plan::{
+    AnalyzerRan, BatchForecast, BatchSizes, PlanState, PlanTemplate, RunAnalyzer, StepPlan,
+    TemplatePlan,
 };
 pub use problem::Problem;
 pub use queue_list::{QueueList, QueueRef};

@@ -24,6 +24,27 @@ pub const CONTROL_SUBJECTS: &str = "tasker.control.>";
 /// All subjects of [`SUBMIT_STREAM`].
 pub const SUBMIT_SUBJECTS: &str = "tasker.enqueue.>";
 
+/// Queue group of the workers that run analyzers for plans.
+pub const PLANNERS: &str = "planners";
+
+/// Where an analyzer is run for a plan: any worker of the queue answers.
+pub fn plan(namespace: &Namespace, queue: &Queue) -> String {
+    format!("{PLAN}.{namespace}.{queue}")
+}
+
+/// The same of a queue in all namespaces.
+pub fn plan_wildcard(queue: &Queue) -> String {
+    format!("{PLAN}.*.{queue}")
+}
+
+/// The namespace in such a subject.
+pub fn plan_namespace(subject: &str) -> Option<Namespace> {
+    let rest = subject.strip_prefix(PLAN)?.strip_prefix('.')?;
+    Namespace::new(rest.split('.').next()?).ok()
+}
+
+const PLAN: &str = "tasker.plan";
+
 /// Where the work items of one queue travel.
 pub fn work(namespace: &Namespace, queue: &Queue) -> String {
     format!("tasker.work.{namespace}.{queue}")
@@ -214,6 +235,18 @@ mod tests {
             let subject = domain_event(&namespace, &name.parse().expect("a name"));
             assert_eq!(subject, format!("tasker.event.csv.domain.{name}"));
             assert!(subject.split('.').count() > tokens, "{subject}");
+        }
+    }
+
+    #[test]
+    fn a_plan_finds_its_namespace() {
+        let (ns, queue): (Namespace, Queue) =
+            ("csv".parse().expect("a token"), "gpu".parse().expect("a token"));
+        let subject = plan(&ns, &queue);
+        assert_eq!(subject, "tasker.plan.csv.gpu");
+        assert_eq!(plan_namespace(&subject), Some(ns));
+        for other in ["tasker.plan", "tasker.plan.*.gpu", "tasker.planned.csv.gpu"] {
+            assert_eq!(plan_namespace(other), None, "{other}");
         }
     }
 

@@ -54,7 +54,7 @@ pub use outcomes::{Applied, FinishedAttempt, JudgedStep, UnsettledStep};
 pub use pool::{Store, migrate};
 pub use reconcile::{Dispatched, EpochState, Lost};
 pub use repair::{RepairDone, RepairRequest, RepairTarget};
-pub use shared::KnownResults;
+pub use shared::{KnownResults, shared_step};
 pub use submit::{NewTask, SubmitVerdict};
 pub use templates::{StoredTemplate, TemplateVersion};
 pub use workers::not_heard_of;

@@ -283,35 +283,47 @@ fn assemble(
             dependencies.insert(dependency.name.clone(), result_of(dependency)?);
         }
     }
-    let batchable = row.template.batchable_of(step.name.as_str());
+    Ok(shared_step(&row.template, step, row.context.clone(), dependencies, batches))
+}
+
+/// What all dispatches of a step have in common: what its template says of it, and what became of the
+/// steps in front of it. `batches` are those of the task.
+pub fn shared_step(
+    template: &Template,
+    step: &StepTemplate,
+    context: Value,
+    dependencies: BTreeMap<String, DependencyResult>,
+    batches: &[BatchSummary],
+) -> SharedStep {
+    let batchable = template.batchable_of(step.name.as_str());
     let is_no_op = batches.iter().any(|b| b.worker_template == step.name.as_str() && b.is_no_op);
-    Ok(SharedStep {
+    SharedStep {
         kind: step.kind,
         callable: step.handler.callable.clone(),
         method: step.handler.method.clone(),
         resolver: step.handler.resolver.clone(),
         queue: step.handler.queue.clone(),
         config: step.handler.config.clone(),
-        context: row.context.clone(),
+        context,
         timeout_ms: step.timeout_ms,
         max_attempts: step.retry.max_attempts,
         // What stands for a batch without ranges is the library's result, not the handler's.
         has_schema: step.result_schema.is_some() && !is_no_op,
         has_events: !step.events.is_empty() && !is_no_op,
         dependencies,
-        split: row.template.worker_of(step.name.as_str()).map(|worker| SplitWishes {
+        split: template.worker_of(step.name.as_str()).map(|worker| SplitWishes {
             worker_template: worker.name.to_string(),
             batch_size: step.batch.as_ref().and_then(|batch| batch.batch_size),
             max_workers: step.batch.as_ref().and_then(|batch| batch.max_workers),
         }),
-        batch: batchable.map(|_| batch_metadata(&row.template, step.name.as_str())),
+        batch: batchable.map(|_| batch_metadata(template, step.name.as_str())),
         is_no_op,
         batches: batches
             .iter()
             .filter(|b| step.dependencies.iter().any(|name| name.as_str() == b.worker_template))
             .cloned()
             .collect(),
-    })
+    }
 }
 
 /// What all members of a batch have in common, as the template says.

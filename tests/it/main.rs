@@ -22,6 +22,7 @@ mod listener;
 mod namespaces;
 mod outcomes;
 mod parallelism;
+mod plan;
 mod products;
 mod repair;
 mod requests;

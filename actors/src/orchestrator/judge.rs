@@ -26,8 +26,8 @@ pub(crate) async fn judge(
     for attempt in set.iter_mut() {
         match &mut attempt.ending {
             Ok(result) => {
-                if let Err(problem) = inspect(result, limits) {
-                    attempt.ending = Err(refused_result(&problem));
+                if let Err(failure) = storable(result, limits) {
+                    attempt.ending = Err(failure);
                 }
             }
             Err(failure) => {
@@ -153,6 +153,12 @@ async fn judge_results(
 fn unchecked() -> StepFailure {
     let message = "the result could not be checked against the step's result_schema";
     failure(code::RESULT_SCHEMA_VIOLATION, message.to_owned())
+}
+
+/// Whether a result can be stored.
+#[expect(clippy::result_large_err, reason = "the failure is stored as it is")]
+pub(crate) fn storable(result: &str, limits: Limits) -> Result<(), StepFailure> {
+    inspect(result, limits).map_err(|problem| refused_result(&problem))
 }
 
 fn refused_result(problem: &Problem) -> StepFailure {

@@ -43,11 +43,21 @@ impl Offers {
 
     /// Warns of callables that no live worker is known to have, once each.
     pub(crate) fn warnings(&self, template: &Template) -> Vec<String> {
+        self.warnings_beside(&HashMap::new(), template)
+    }
+
+    /// The same, where it is known of some workers from elsewhere what they have.
+    pub(crate) fn warnings_beside(
+        &self,
+        met: &HashMap<Queue, Offered>,
+        template: &Template,
+    ) -> Vec<String> {
         let offers = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let mut lacking: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
         for step in &template.steps {
             let Handler { queue, callable, .. } = &step.handler;
-            if !offers.get(queue).is_some_and(|offered| offered.has(callable)) {
+            let mut known = [offers.get(queue), met.get(queue)].into_iter().flatten();
+            if !known.any(|offered| offered.has(callable)) {
                 lacking.entry((queue.as_str(), callable)).or_default().push(step.name.as_str());
             }
         }
@@ -91,6 +101,8 @@ mod tests {
         assert!(warnings[0].contains("`y`: step `c` and 1 more waits"), "{warnings:?}");
         assert!(warnings[1].contains("queue `q`") && warnings[1].contains("step `b` waits"));
         assert!(offers.lists(&q, "y") && !offers.lists(&q, "x"));
+        let met = [(Queue::default(), one("y", false))].into();
+        assert_eq!(offers.warnings_beside(&met, &template).len(), 1);
         // Nobody knows what a resolver finds.
         offers.replace([(Queue::default(), one("x", true)), (q, one("y", true))].into());
         assert_eq!(offers.warnings(&template), [""; 0]);

@@ -51,6 +51,20 @@ pub(crate) async fn beyond_quota(
     Ok(refused)
 }
 
+/// What a submission would be refused with if the namespace has as many open tasks as it may have.
+///
+/// # Errors
+/// If the open tasks cannot be counted now.
+pub(crate) async fn find_full(
+    node: &Node,
+    namespace: &Namespace,
+) -> Result<Option<Refusal>, StoreError> {
+    let Some(quota) = node.limits.max_open_tasks(namespace) else { return Ok(None) };
+    let open = node.store.count_open_tasks(&[(namespace.clone(), quota)].into()).await?;
+    let open = open.get(namespace).copied().unwrap_or(0);
+    Ok((open >= quota).then(|| full(namespace, quota)))
+}
+
 fn applicant<'a>(task: &'a NewTask, known: &HashSet<TaskId>) -> Applicant<'a> {
     Applicant { key: task.request.idempotency_key.as_deref(), is_known: known.contains(&task.id) }
 }

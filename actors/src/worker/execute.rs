@@ -14,7 +14,7 @@ use tasker_sdk::{
     ContextParts, RegisteredHandler, StepContext, StepError, StepResult, code as sdk_code,
 };
 
-use super::core::Stage;
+use super::core::{Core, Stage};
 use super::held::Hold;
 use super::judge::{Ending, failed as failed_with, judge, panicked};
 use super::place::Place;
@@ -139,9 +139,10 @@ async fn execute(step: &Step, shared: Arc<SharedStep>) -> Ended {
         cancelled: core.cancelled.watch(&step.place.namespace, &step.item),
         backend: Arc::clone(&step.place.backend),
         files: Arc::clone(&core.files),
+        is_plan: false,
     });
     let started = Instant::now();
-    let Some(ending) = call(step, &handler, ctx.clone(), timeout).await else {
+    let Some(ending) = call(core, &handler, ctx.clone(), timeout).await else {
         return Ended::Without;
     };
     let outcome = match ending {
@@ -159,12 +160,21 @@ async fn execute(step: &Step, shared: Arc<SharedStep>) -> Ended {
     ended(outcome, started.elapsed())
 }
 
-/// The handler of a step. Resolvers are code of others, like handlers.
-fn find_handler(step: &Step, shared: &SharedStep) -> Result<RegisteredHandler, StepError> {
+/// Looks for the handler of a step; the outer error is a panic of a resolver, which is code of others,
+/// like handlers.
+pub(crate) fn look_up(
+    core: &Core,
+    shared: &SharedStep,
+) -> std::thread::Result<Result<RegisteredHandler, StepError>> {
     let SharedStep { callable, method, resolver, .. } = shared;
-    let registry = &step.hold.core.registry;
-    let find = || registry.find(callable, method, resolver.as_deref());
-    let found = match std::panic::catch_unwind(AssertUnwindSafe(find)) {
+    let find = || core.registry.find(callable, method, resolver.as_deref());
+    std::panic::catch_unwind(AssertUnwindSafe(find))
+}
+
+/// The handler of a step.
+fn find_handler(step: &Step, shared: &SharedStep) -> Result<RegisteredHandler, StepError> {
+    let SharedStep { callable, method, .. } = shared;
+    let found = match look_up(&step.hold.core, shared) {
         Ok(found) => found,
         Err(payload) => return Err(panicked(payload.as_ref())),
     };
@@ -185,8 +195,8 @@ async fn store_yielded(ctx: &StepContext, result: StepResult) -> Result<(), Step
 }
 
 /// Calls the handler; `None` if the worker's time is up before it ends.
-async fn call(
-    step: &Step,
+pub(crate) async fn call(
+    core: &Core,
     handler: &RegisteredHandler,
     ctx: StepContext,
     timeout: Option<Duration>,
@@ -199,7 +209,7 @@ async fn call(
             None => Ok(call.await),
         }
     };
-    let mut stage = step.hold.core.stage.subscribe();
+    let mut stage = core.stage.subscribe();
     tokio::select! {
         biased;
         ended = limited => Some(match ended {

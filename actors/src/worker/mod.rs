@@ -1,8 +1,9 @@
 //! The worker half: pulls steps, runs handlers, reports outcomes.
 //!
 //! Actors own what has state or a timer: which queues are pulled (`intake`), claims in flight
-//! (`claims`), reports in flight (`outcomes`), signs of life (`heartbeat`). A step itself is a task
-//! (`execute`) between two bounded queues, so that the hot path never waits for a mailbox.
+//! (`claims`), reports in flight (`outcomes`), signs of life (`heartbeat`), analyzers that run for
+//! plans (`plans`). A step itself is a task (`execute`) between two bounded queues, so that the hot
+//! path never waits for a mailbox.
 
 mod backend;
 mod cancelled;
@@ -18,6 +19,8 @@ mod ledger;
 mod outbox;
 mod outcomes;
 mod place;
+mod plan_backend;
+mod plans;
 mod pull_loop;
 mod report;
 mod retry;
@@ -37,6 +40,7 @@ use self::core::{Core, Stage};
 use self::heartbeat::HeartbeatActor;
 use self::intake::IntakeActor;
 use self::outcomes::OutcomesActor;
+use self::plans::PlansActor;
 use crate::link::Link;
 use crate::supervisor::{Child, Supervisor};
 
@@ -81,7 +85,7 @@ impl Worker {
     ) -> Result<Self, WorkerError> {
         let claims = Link::default();
         let core = Arc::new(Core::new(bus, settings, registry, name, claims.clone())?);
-        let [c1, c2, c3, c4] = [0; 4].map(|_| Arc::clone(&core));
+        let [c1, c2, c3, c4, c5] = [0; 5].map(|_| Arc::clone(&core));
         let children = vec![
             Child::new(
                 "worker_outcomes",
@@ -96,6 +100,7 @@ impl Worker {
                 || HeartbeatActor,
                 move || Arc::clone(&c3),
             ),
+            Child::new("worker_plans", Link::default(), || PlansActor, move || Arc::clone(&c5)),
             Child::new("worker_intake", Link::default(), || IntakeActor, move || Arc::clone(&c4)),
         ];
         let supervisor = Supervisor::start(children, core.settings.supervision.clone()).await?;

@@ -5,9 +5,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tasker_messages::{
     Accepted, BatchAudit, BatchId, BatchView, DeadLetterGroups, DeadLetterKind, DeadLetterList,
-    DeadLetterView, Namespace, NamespaceList, NamespaceView, Purge, Purged, Redriven, RepairStep,
-    Repaired, Retry, SetNamespace, StepHistory, StepId, StepPage, TaskId, TaskList, TaskState,
-    TaskSummary, TaskView, TemplateList, TemplateSummary, TemplateView, Why, WorkerId, WorkerList,
+    DeadLetterView, Namespace, NamespaceList, NamespaceView, PlanTemplate, Purge, Purged, Redriven,
+    RepairStep, Repaired, Retry, SetNamespace, StepHistory, StepId, StepPage, TaskId, TaskList,
+    TaskState, TaskSummary, TaskView, TemplateList, TemplatePlan, TemplateSummary, TemplateView,
+    Why, WorkerId, WorkerList,
 };
 
 use super::ClientError;
@@ -283,6 +284,16 @@ impl Client {
         let mut call = self.call(Method::POST, &["templates"], &[]);
         call.headers.push(("content-type", "application/yaml".to_owned()));
         call.body = yaml;
+        self.read(call).await
+    }
+
+    /// What the analyzers of a template would decide. They run while it waits.
+    pub(crate) async fn plan(
+        &self,
+        request: &PlanTemplate,
+    ) -> Result<Document<TemplatePlan>, ClientError> {
+        let mut call = self.document(Method::POST, &["templates", "plan"], request);
+        call.wait = Duration::from_secs(PlanTemplate::MAX_SECONDS);
         self.read(call).await
     }
 

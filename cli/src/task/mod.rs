@@ -1,6 +1,6 @@
 //! `tasker task …`.
 
-mod context;
+pub(crate) mod context;
 mod list;
 mod progress;
 mod show;

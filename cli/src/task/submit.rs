@@ -53,7 +53,7 @@ struct Submission<'a> {
 }
 
 pub(super) async fn run(args: SubmitArgs, client: &Client) -> anyhow::Result<()> {
-    let context = context::read(&args.context)?;
+    let context = context::read("--context", &args.context)?;
     let body = serde_json::to_string(&Submission {
         namespace: args.template.namespace.as_str(),
         name: args.template.name.as_str(),

@@ -1,6 +1,7 @@
 //! `tasker template …`.
 
 mod lint;
+mod plan;
 mod show;
 
 use std::io::Read;
@@ -13,6 +14,8 @@ use crate::cluster::ClusterArgs;
 use crate::exit::Exit;
 use crate::output::{self, Format, OutputArgs};
 use crate::template_ref::TemplateRef;
+
+use plan::PlanArgs;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TemplateCommand {
@@ -30,6 +33,9 @@ pub(crate) enum TemplateCommand {
         #[command(flatten)]
         output: OutputArgs,
     },
+    /// Run the analyzers of a template and print which batches a task would have; makes no task
+    /// (exit code 6 if something is violated)
+    Plan(PlanArgs),
     /// List the registered templates
     List {
         /// Only those of this namespace
@@ -60,6 +66,7 @@ pub(crate) async fn run(command: TemplateCommand, cluster: &ClusterArgs) -> anyh
             };
             Ok(output::print(&text)?)
         }
+        TemplateCommand::Plan(args) => plan::run(args, cluster).await,
         TemplateCommand::List { namespace, output } => {
             let answer = cluster.client()?.templates(namespace.as_ref()).await?;
             Ok(output::print(&show::list(answer, output.format))?)

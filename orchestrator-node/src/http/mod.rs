@@ -55,6 +55,7 @@ pub(crate) fn router(node: Node, links: Links, metrics: PrometheusHandle) -> Rou
         .route("/v1/workers/{id}", get(workers::show))
         .route("/v1/workers/{id}/drain", post(workers::drain))
         .route("/v1/templates", post(templates::register).get(templates::list))
+        .route("/v1/templates/plan", post(templates::plan))
         .route("/v1/templates/{namespace}/{name}", get(templates::show))
         .route("/health", get(status::health))
         .route("/ready", get(status::ready))

@@ -71,10 +71,18 @@ pub(super) async fn task(
 }
 
 pub(super) async fn read<T: DeserializeOwned>(api: &Api, body: Body) -> Result<T, ApiError> {
-    let body = read_body(body, api.node.settings.http.max_body_bytes).await?;
+    read_up_to(api.node.settings.http.max_body_bytes, body).await
+}
+
+/// The same with a limit of its own.
+pub(super) async fn read_up_to<T: DeserializeOwned>(
+    max_bytes: usize,
+    body: Body,
+) -> Result<T, ApiError> {
+    let body = read_body(body, max_bytes).await?;
     let text = std::str::from_utf8(&body)
         .map_err(|e| ApiError::from(Refusal::new(code::INVALID_ENCODING, e.to_string())))?;
-    inspect(text, Limits::bytes(api.node.settings.http.max_body_bytes))
+    inspect(text, Limits::bytes(max_bytes))
         .map_err(|problem| Refusal::of_document("the request", vec![problem]))?;
     serde_json::from_str(text).map_err(|error| {
         let message = format!("the request cannot be read: {error}");

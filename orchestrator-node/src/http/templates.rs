@@ -4,8 +4,10 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
+use tasker_actors::orchestrator::plan_template;
 use tasker_messages::{
-    Namespace, Refusal, StepName, TemplateId, TemplateList, TemplateSummary, TemplateView, code,
+    Namespace, PlanTemplate, Refusal, StepName, TemplateId, TemplateList, TemplatePlan,
+    TemplateSummary, TemplateView, code,
 };
 use tasker_workflow::Template;
 use uuid::Uuid;
@@ -13,6 +15,7 @@ use uuid::Uuid;
 use super::extract::{Route, read_body};
 use super::problem::ApiError;
 use super::query::Params;
+use super::repair::read_up_to;
 use super::{Api, MAX_TEMPLATE_BYTES};
 
 /// Registers a version. The same source again changes nothing; another one under the same name and
@@ -38,6 +41,15 @@ pub(super) async fn register(
     }
     let status = if version.created { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(version.summary)))
+}
+
+/// Runs the analyzers of a template and says which batches a task would have. Stores nothing.
+pub(super) async fn plan(
+    State(api): State<Api>,
+    body: Body,
+) -> Result<Json<TemplatePlan>, ApiError> {
+    let request: PlanTemplate = read_up_to(PlanTemplate::MAX_BYTES, body).await?;
+    Ok(Json(plan_template(&api.node, request).await?))
 }
 
 pub(super) async fn list(

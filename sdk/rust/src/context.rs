@@ -38,6 +38,8 @@ pub struct ContextParts {
     pub backend: Arc<dyn StepBackend>,
     /// Where files may be read.
     pub files: Arc<DataRoots>,
+    /// Whether there is no step, only a question what its analyzer would decide.
+    pub is_plan: bool,
 }
 
 /// One attempt of one step, as its handler sees it. Cheap to clone.
@@ -139,6 +141,17 @@ impl StepContext {
     /// Whether the step ends in error if this attempt fails.
     pub fn is_last_retry(&self) -> bool {
         self.tries().saturating_add(1) >= self.max_attempts()
+    }
+
+    /// Whether this run only plans a template: the result is shown to somebody and then forgotten, and
+    /// no task, step or batch exists. Runs of batchable steps alone are planned.
+    ///
+    /// An analyzer must do nothing in a plan that outlives it: no writing, no sending, no locking, no
+    /// counting. Whatever it does besides looking at its data belongs behind `if !ctx.is_plan()`.
+    /// Ids are made up for the plan, so that an idempotency key of it meets no real one; checkpoints
+    /// are forgotten with it.
+    pub fn is_plan(&self) -> bool {
+        self.parts().is_plan
     }
 
     /// The same text for every attempt of the step: give it to services that deduplicate.
@@ -322,6 +335,12 @@ mod tests {
             let error = ctx.append_cursors(create_cursor_configs(1, 1)).await.expect_err("refused");
             assert_eq!(error.code(), expect);
         }
+    }
+
+    #[test]
+    fn a_plan_is_told_apart() {
+        assert!(TestContext::builder().plan().build().is_plan());
+        assert!(!TestContext::builder().build().is_plan());
     }
 
     #[tokio::test]

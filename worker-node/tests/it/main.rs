@@ -7,5 +7,6 @@ mod delivery;
 mod fake;
 mod handlers;
 mod handover;
+mod plans;
 mod reports;
 mod stop;

@@ -91,7 +91,7 @@ fn counters(batch: &BatchView, facts: &MemberFacts) -> Check {
 }
 
 /// Ranges of numbers can be compared; what other cursors mean is known to the handlers alone.
-fn ranges(facts: &MemberFacts) -> Option<Check> {
+pub(super) fn ranges(facts: &MemberFacts) -> Option<Check> {
     if facts.number_ranges != facts.members || facts.members == 0 {
         return None;
     }

@@ -2,6 +2,7 @@
 
 mod audit;
 mod budget;
+mod forecast;
 mod list;
 mod outcome;
 
@@ -10,6 +11,7 @@ use tasker_messages::{StepFailure, code};
 
 pub use self::audit::{Break, MemberFacts, audit};
 pub use self::budget::{Tolerated, failure_budget, stopped};
+pub use self::forecast::forecast;
 pub use self::list::check_page;
 use crate::template::{StepTemplate, Template};
 

@@ -73,6 +73,7 @@ pub struct TestContextBuilder {
     results: BTreeMap<String, Value>,
     page_limit: u32,
     superseded: bool,
+    is_plan: bool,
     checkpoint: Option<Checkpoint>,
 }
 
@@ -107,6 +108,7 @@ impl Default for TestContextBuilder {
             results: BTreeMap::new(),
             page_limit: 1_000,
             superseded: false,
+            is_plan: false,
             checkpoint: None,
         }
     }
@@ -237,6 +239,13 @@ impl TestContextBuilder {
         self
     }
 
+    /// Makes the run one that only plans a template.
+    #[must_use]
+    pub fn plan(mut self) -> Self {
+        self.is_plan = true;
+        self
+    }
+
     /// The directory that relative paths start from and that holds all files that may be read.
     #[must_use]
     pub fn data_root(mut self, dir: impl Into<PathBuf>) -> Self {
@@ -288,6 +297,7 @@ impl TestContextBuilder {
             cancelled,
             backend: Arc::clone(&backend) as _,
             files: Arc::new(self.files),
+            is_plan: self.is_plan,
         });
         TestContext { ctx, backend, cancel }
     }
