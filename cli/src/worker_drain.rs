@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use tasker_messages::{Retry, WorkerId, WorkerList};
+use tasker_messages::{DrainWorker, WorkerId, WorkerList};
 use tokio::time::{sleep, timeout};
 
 use crate::client::{Client, ClientError, Document};
@@ -34,7 +34,7 @@ const LOOK: Duration = Duration::from_millis(250);
 pub(crate) async fn run(args: WorkerDrainArgs, cluster: &ClusterArgs) -> anyhow::Result<()> {
     let WorkerDrainArgs { worker, wait, timeout: limit, why } = args;
     let client = cluster.client()?;
-    let request = Retry { reason: why.reason, by: why.by };
+    let request = DrainWorker { reason: why.reason, by: why.by };
     let mut found = client.drain_worker(worker, &request).await?;
     if wait {
         let ended = until_drained(&client, worker, found);

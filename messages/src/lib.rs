@@ -75,9 +75,9 @@ pub use step_kind::StepKind;
 pub use suggest::nearest;
 pub use task_request::{Accepted, GetTask, TaskRequest, WaitTask};
 pub use view::{
-    BatchView, CheckpointView, EventView, FailedAttempt, ResultMetadata, StepHistory, StepPage,
-    StepResults, StepView, TaskList, TaskSummary, TaskView, TemplateList, TemplateSummary,
-    TemplateView, WorkerList, WorkerView,
+    BatchView, CheckpointView, DrainWorker, EventView, FailedAttempt, ResultMetadata, StepHistory,
+    StepPage, StepResults, StepView, TaskList, TaskSummary, TaskView, TemplateList,
+    TemplateSummary, TemplateView, WorkerList, WorkerView,
 };
 pub use why::{Reason, ReasonCode, Why};
 pub use work_item::{

@@ -293,6 +293,17 @@ pub struct WorkerView {
     pub last_beat_at: String,
 }
 
+/// Why a worker is to take nothing more: the body of `POST /v1/workers/{id}/drain`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrainWorker {
+    /// Why; kept in the audit trail.
+    pub reason: String,
+    /// Who asks; kept in the audit trail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+}
+
 /// Workers of the last hour.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerList {

@@ -5,10 +5,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tasker_messages::{
     Accepted, BatchAudit, BatchId, BatchView, DeadLetterGroups, DeadLetterKind, DeadLetterList,
-    DeadLetterView, Namespace, NamespaceList, NamespaceView, PlanTemplate, Purge, Purged, Redriven,
-    RepairStep, Repaired, Retry, SetNamespace, StepHistory, StepId, StepPage, TaskId, TaskList,
-    TaskState, TaskSummary, TaskView, TemplateList, TemplatePlan, TemplateSummary, TemplateView,
-    Why, WorkerId, WorkerList,
+    DeadLetterView, DrainWorker, Namespace, NamespaceList, NamespaceView, PlanTemplate, Purge,
+    Purged, Redriven, RepairStep, Repaired, Retry, SetNamespace, StepHistory, StepId, StepPage,
+    TaskId, TaskList, TaskState, TaskSummary, TaskView, TemplateList, TemplatePlan,
+    TemplateSummary, TemplateView, Why, WorkerId, WorkerList,
 };
 
 use super::ClientError;
@@ -171,7 +171,7 @@ impl Client {
     pub(crate) async fn drain_worker(
         &self,
         id: WorkerId,
-        request: &Retry,
+        request: &DrainWorker,
     ) -> Result<Document<WorkerList>, ClientError> {
         let path = ["workers", &id.to_string(), "drain"];
         self.read(self.document(Method::POST, &path, request)).await

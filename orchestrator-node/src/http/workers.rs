@@ -4,7 +4,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
-use tasker_messages::{Namespace, Refusal, Retry, WorkerId, WorkerList, code};
+use tasker_messages::{DrainWorker, Namespace, Refusal, WorkerId, WorkerList, code};
 use tasker_store::not_heard_of;
 
 use super::Api;
@@ -45,7 +45,7 @@ pub(super) async fn drain(
     body: Body,
 ) -> Result<(StatusCode, Json<WorkerList>), ApiError> {
     let worker: WorkerId = id(&worker)?;
-    let Retry { reason, by } = read(&api, body).await?;
+    let DrainWorker { reason, by } = read(&api, body).await?;
     let by = audited(&reason, by)?;
     let (store, live_within) = (api.node.store.clone(), api.node.workers_live_within());
     // A transaction must not end with the connection of whoever asked for it.

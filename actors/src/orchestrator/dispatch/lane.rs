@@ -400,6 +400,7 @@ mod tests {
             ack_floor_stream_seq: 0,
             delivered_stream_seq: 0,
             max_ack_pending: 3,
+            paused_for: None,
         };
         let mut lane = lane(100);
         lane.observe(Some(full), Instant::now());
