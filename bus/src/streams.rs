@@ -53,6 +53,9 @@ impl ConsumerLoad {
 /// who shares, it goes on by itself.
 const PAUSE: Duration = Duration::from_secs(60);
 
+/// How soon a queue goes on that was held back.
+const MOMENTS: [Duration; 2] = [Duration::from_millis(25), Duration::from_millis(500)];
+
 /// When the server answered, by its own clock.
 #[derive(Deserialize)]
 struct ServerTime {
@@ -129,7 +132,7 @@ impl Bus {
         config.max_ack_pending = i64::from(most_unacked(max_running, settings));
         let durable = config.durable_name.clone().unwrap_or_default();
         let info = self.ensure_durable(subject::WORK_STREAM, config).await?;
-        if info.paused { self.pause(&durable, None).await } else { Ok(()) }
+        if info.paused { self.resume(&durable).await } else { Ok(()) }
     }
 
     /// Creates the durable consumer of a queue that shares a limit with others, if it is missing: without
@@ -170,25 +173,35 @@ impl Bus {
             return self.ensure_work_durable(namespace, queue, Some(share), settings).await;
         }
         let durable = subject::work_durable(namespace, queue);
-        let api = format!("CONSUMER.INFO.{}.{durable}", subject::WORK_STREAM);
-        let Some(server) = self.info::<ServerTime>(api).await? else { return Ok(()) };
-        self.pause(&durable, Some(server.ts + PAUSE)).await?;
+        self.pause(&durable, PAUSE).await?;
         // Should it go on by itself, then with as little as there is.
         let mut config = durable_config(durable, subject::work(namespace, queue), settings);
         config.max_ack_pending = 1;
         self.ensure_durable(subject::WORK_STREAM, config).await.map(|_| ())
     }
 
-    /// Holds a durable back until a time of the server's clock, or lets it go on.
-    async fn pause(&self, durable: &str, until: Option<OffsetDateTime>) -> Result<(), BusError> {
+    /// Lets a durable go on: in a moment. When a pause runs out the server looks for what waits; when one
+    /// is ended by request it does not, before somebody pulls or publishes.
+    async fn resume(&self, durable: &str) -> Result<(), BusError> {
+        for moment in MOMENTS {
+            if self.pause(durable, moment).await? {
+                return Ok(());
+            }
+            // The request took longer than that, so that there was nothing left to run out.
+        }
+        Ok(())
+    }
+
+    /// Holds a durable back for a while, by the server's clock. `false` if that was over when it came to
+    /// it, or the durable is gone.
+    async fn pause(&self, durable: &str, time: Duration) -> Result<bool, BusError> {
+        let api = format!("CONSUMER.INFO.{}.{durable}", subject::WORK_STREAM);
+        let Some(server) = self.info::<ServerTime>(api).await? else { return Ok(false) };
         let action = || format!("hold back durable {durable}");
         let stream = self.inner.jetstream.get_stream_no_info(subject::WORK_STREAM).await;
         let stream = stream.map_err(|e| BusError::jetstream(action(), e))?;
-        let done = match until {
-            Some(until) => stream.pause_consumer(durable, until).await,
-            None => stream.resume_consumer(durable).await,
-        };
-        done.map(|_| ()).map_err(|e| BusError::jetstream(action(), e))
+        let held = stream.pause_consumer(durable, server.ts + time).await;
+        held.map(|held| held.paused).map_err(|e| BusError::jetstream(action(), e))
     }
 
     /// Creates a stream of its own with one durable consumer, configured like the stream of work

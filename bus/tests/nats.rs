@@ -160,6 +160,12 @@ async fn no_more_is_delivered_than_a_queue_may_have_out() {
     assert_eq!(setup.load().await, (0, 8));
 }
 
+/// A message that comes without anybody waking the server.
+async fn soon(puller: &mut Puller) -> Delivery {
+    let limit = Duration::from_secs(3);
+    tokio::time::timeout(limit, message(puller)).await.expect("it has waited long enough")
+}
+
 #[tokio::test]
 async fn a_queue_without_a_share_delivers_nothing() {
     let mut setup = Setup::new().await;
@@ -177,12 +183,15 @@ async fn a_queue_without_a_share_delivers_nothing() {
     };
     ensure().await;
     setup.publish(0..9).await;
-    let mut puller = setup.pull(brisk());
+    // Nothing that this side does wakes the server.
+    let slow =
+        PullOptions { expires: Duration::from_secs(60), idle_heartbeat: Duration::from_secs(25) };
+    let mut puller = setup.pull(slow);
     puller.request(9).await.expect("open");
     nothing_for(&mut puller, Duration::from_millis(1_500)).await;
     assert_eq!(found().await, (true, 1, 9, 0));
     share(2).await;
-    let (first, second) = (message(&mut puller).await, message(&mut puller).await);
+    let (first, second) = (soon(&mut puller).await, soon(&mut puller).await);
     nothing_for(&mut puller, Duration::from_millis(300)).await;
     assert_eq!(found().await, (false, 2, 7, 2));
     // It loses its share: what it has out goes on, nothing follows. To ensure it changes nothing.
@@ -196,7 +205,7 @@ async fn a_queue_without_a_share_delivers_nothing() {
     share(0).await;
     nothing_for(&mut puller, Duration::from_millis(300)).await;
     share(1).await;
-    let third = message(&mut puller).await;
+    let third = soon(&mut puller).await;
     nothing_for(&mut puller, Duration::from_millis(300)).await;
     share(0).await;
     third.handle.ack().await;
@@ -204,7 +213,7 @@ async fn a_queue_without_a_share_delivers_nothing() {
     // Without a limit it is like any other again.
     setup.ensure_durable().await;
     for _ in 0..6 {
-        message(&mut puller).await;
+        soon(&mut puller).await;
     }
     assert_eq!(found().await, (false, streams.max_ack_pending, 0, 6));
 }

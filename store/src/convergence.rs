@@ -155,7 +155,7 @@ async fn load_locked(tx: &mut Tx, tasks: &[Uuid]) -> Result<BTreeMap<Uuid, TaskS
         .fetch_all(&mut **tx)
         .await?;
         let locked: HashSet<Uuid> = locked.into_iter().collect();
-        let states = read_states(tx, tasks).await?;
+        let states = read_states(tx, tasks, false).await?;
         if states.values().flat_map(|s| &s.steps).all(|step| locked.contains(&step.id)) {
             return Ok(states);
         }
@@ -165,10 +165,12 @@ async fn load_locked(tx: &mut Tx, tasks: &[Uuid]) -> Result<BTreeMap<Uuid, TaskS
 pub(crate) async fn read_states(
     tx: &mut Tx,
     tasks: &[Uuid],
+    with_ended: bool,
 ) -> Result<BTreeMap<Uuid, TaskState>, StoreError> {
     let mut states: BTreeMap<Uuid, TaskState> = BTreeMap::new();
-    let steps =
-        sqlx::query_file!("queries/convergence/steps.sql", tasks).fetch_all(&mut **tx).await?;
+    let steps = sqlx::query_file!("queries/convergence/steps.sql", tasks, with_ended)
+        .fetch_all(&mut **tx)
+        .await?;
     for row in steps {
         let state = states.entry(row.task_id).or_default();
         state.namespace = row.namespace;

@@ -147,9 +147,10 @@ async fn a_worker_that_drains_loses_nothing_and_gets_nothing() -> anyhow::Result
     let audited = "select count(*) from tasker.admin_actions where action = 'drain_worker'
                    and namespace = 'drained' and reason like 'worker % (one): %'";
     assert_eq!(database.row(audited).await?["count"], 2);
-    let charged =
-        "select count(*) from tasker.steps where tries > 0 or attempt > 1 and batch_id is not null";
-    assert_eq!(database.row(charged).await?["count"], 0);
+    // The first step of a queue that is made just now may have been delivered to a request of before.
+    let charged = "select name, attempt, tries from tasker.steps
+                   where (tries > 0 or attempt > 1) and name <> 'split'";
+    assert_eq!(database.rows(charged).await?, json!([]));
 
     // What the worker was told is lost: its next heartbeats are answered.
     until_listed(&api, "two", "live").await?;

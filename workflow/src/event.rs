@@ -124,13 +124,16 @@ pub fn events_of(step: &StepTemplate, end: AttemptEnd) -> impl Iterator<Item = &
     step.events.iter().filter(move |event| event.condition.holds(end))
 }
 
+/// Most steps of the check of one event, about a tenth of a second: reports are answered after it.
+const MAX_CHECK_STEPS: u64 = 1_000_000;
+
 impl EventTemplate {
     /// What does not fit the event's schema: of the result, or of the error, as JSON text.
     pub fn check(&self, end: AttemptEnd, content: &str) -> Vec<Violation> {
         let Some(schema) = &self.schema else { return Vec::new() };
         let name = if end == AttemptEnd::Succeeded { "result" } else { "error" };
         match serde_json::from_str(content) {
-            Ok(value) => schema.check(&value, name),
+            Ok(value) => schema.check_within(&value, name, MAX_CHECK_STEPS),
             Err(error) => {
                 let message = format!("is no JSON: {error}");
                 vec![Violation { path: name.to_owned(), message }]

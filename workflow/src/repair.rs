@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use tasker_messages::{Refusal, StepKind, StepState, TaskState, code};
 
+use crate::convergence::TaskFacts;
+use crate::convergence::fate::{Fate, Fates};
 use crate::template::Template;
 
 /// Something that is done by hand.
@@ -103,46 +105,68 @@ pub fn check_repair(action: RepairAction, facts: &RepairFacts<'_>) -> Result<(),
 impl Template {
     /// The convergences behind a step, at whatever distance. One that has run although the step has
     /// failed has run with its failure: directly, or because what the failed step would have created
-    /// counted as failed.
-    pub fn joins_behind(&self, name: &str) -> Vec<&str> {
-        let Some((position, _)) = self.step(name) else { return Vec::new() };
-        let mut seen = vec![false; self.steps.len()];
-        let mut open = vec![position];
-        let mut joins = Vec::new();
-        while let Some(n) = open.pop() {
-            for &child in &self.graph.children[n] {
-                if std::mem::replace(&mut seen[child], true) {
-                    continue;
-                }
-                open.push(child);
-                if self.steps[child].kind == StepKind::DeferredConvergence {
-                    joins.push(self.steps[child].name.as_str());
-                }
-            }
-        }
+    /// counted as failed. Nothing goes through steps that never exist by these facts: what is behind
+    /// them alone is as it is whatever becomes of the step.
+    pub fn joins_behind(&self, name: &str, facts: &TaskFacts) -> Vec<&str> {
+        let never = self.never(facts);
+        let mut joins: Vec<&str> =
+            self.joins(name, &never).map(|n| self.steps[n].name.as_str()).collect();
         joins.sort_unstable();
         joins
     }
 
     /// The names of all convergences behind these steps, and of all that is behind those: what would
     /// not be as it is if one of these steps had ended otherwise. Batch workers stand for their batch.
-    pub fn behind_joins<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> BTreeSet<&str> {
-        let joins = names.into_iter().flat_map(|name| self.joins_behind(name));
-        let mut open: Vec<usize> =
-            joins.filter_map(|join| self.step(join)).map(|(position, _)| position).collect();
-        let mut behind = BTreeSet::new();
-        while let Some(n) = open.pop() {
-            if behind.insert(self.steps[n].name.as_str()) {
-                open.extend(&self.graph.children[n]);
+    pub fn behind_joins(&self, names: &[&str], facts: &TaskFacts) -> BTreeSet<&str> {
+        let mut facts = facts.clone();
+        loop {
+            // Without the decisions that are behind themselves: another time they may choose otherwise.
+            let never = self.never(&facts);
+            let joins = names.iter().flat_map(|name| self.joins(name, &never));
+            let mut open: Vec<usize> = joins.collect();
+            let mut behind = BTreeSet::new();
+            while let Some(n) = open.pop() {
+                if behind.insert(self.steps[n].name.as_str()) {
+                    open.extend(self.graph.children[n].iter().filter(|&&child| !never[child]));
+                }
+            }
+            let rows = facts.steps.len();
+            facts.steps.retain(|name, _| !behind.contains(name.as_str()));
+            facts.batches.retain(|name, _| !behind.contains(name.as_str()));
+            facts.choices.retain(|name, _| !behind.contains(name.as_str()));
+            if facts.steps.len() == rows {
+                return behind;
             }
         }
-        behind
+    }
+
+    /// The positions of convergences behind a step.
+    fn joins(&self, name: &str, never: &[bool]) -> impl Iterator<Item = usize> {
+        let mut seen = vec![false; self.steps.len()];
+        let mut open: Vec<usize> =
+            self.step(name).map(|(position, _)| position).into_iter().collect();
+        while let Some(n) = open.pop() {
+            for &child in self.graph.children[n].iter().filter(|&&child| !never[child]) {
+                if !std::mem::replace(&mut seen[child], true) {
+                    open.push(child);
+                }
+            }
+        }
+        let is_join = |&n: &usize| self.steps[n].kind == StepKind::DeferredConvergence;
+        (0..seen.len()).filter(move |&n| seen[n]).filter(is_join)
+    }
+
+    /// By position, whether a step never exists.
+    fn never(&self, facts: &TaskFacts) -> Vec<bool> {
+        let fates = Fates::of(self, facts, |_| true);
+        (0..self.steps.len()).map(|n| fates[n] == Fate::Never).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::convergence::{Choice, Ending, StepFact};
 
     const FACTS: RepairFacts<'static> = RepairFacts {
         task: TaskState::BlockedByFailures,
@@ -196,16 +220,46 @@ mod tests {
     fn who_joins_whom() {
         let steps = ["a -", "s b", "w w s", "j j w a", "k j w", "x - j"];
         let template = crate::testing::template(&steps);
-        let joins = |name| template.joins_behind(name);
+        let facts = TaskFacts::default();
+        let joins = |name| template.joins_behind(name, &facts);
         assert_eq!((joins("w"), joins("a")), (vec!["j", "k"], vec!["j"]));
         assert_eq!(joins("s"), ["j", "k"], "by its members");
         assert!(joins("j").is_empty() && joins("x").is_empty());
         let behind = |names: &[&str]| {
-            let names = names.iter().copied();
-            template.behind_joins(names).into_iter().map(str::to_owned).collect::<Vec<_>>()
+            let behind = template.behind_joins(names, &facts).into_iter();
+            behind.map(str::to_owned).collect::<Vec<_>>()
         };
         assert_eq!(behind(&["w"]), ["j", "k", "x"]);
         assert_eq!(behind(&["a"]), ["j", "x"]);
         assert_eq!(behind(&["j", "x"]), [""; 0], "it is itself behind nothing that it would undo");
+    }
+
+    /// A step that a decision has not chosen stands in between.
+    #[test]
+    fn nothing_goes_through_what_never_exists() {
+        let template = crate::testing::template(&[
+            "a -", "d d", "x - a d", "y - d", "j j x y", "e d j", "z - e", "k j z d",
+        ]);
+        let choice = |names: &[&str]| {
+            let steps = names.iter().map(|&name| name.to_owned()).collect();
+            Choice { steps, settled: true }
+        };
+        let mut facts = TaskFacts::default();
+        let row = StepFact { ended: Some(Ending::Succeeded) };
+        for name in ["d", "y", "j", "e", "k"] {
+            facts.steps.insert(name.to_owned(), row);
+        }
+        facts.steps.insert("a".to_owned(), StepFact { ended: Some(Ending::Failed) });
+        facts.choices.insert("d".to_owned(), choice(&["y"]));
+        facts.choices.insert("e".to_owned(), choice(&[]));
+        let none: [&str; 0] = [];
+        assert_eq!(template.joins_behind("a", &facts), none, "x never exists");
+        assert!(template.behind_joins(&["a"], &facts).is_empty());
+        // z was not chosen, by a decision that is behind the join itself: it may be another time.
+        let behind = template.behind_joins(&["y"], &facts);
+        assert_eq!(behind.into_iter().collect::<Vec<_>>(), ["e", "j", "k", "z"]);
+        facts.choices.insert("d".to_owned(), choice(&["x", "y"]));
+        facts.steps.insert("x".to_owned(), StepFact::default());
+        assert_eq!(template.joins_behind("a", &facts), ["j"]);
     }
 }

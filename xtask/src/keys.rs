@@ -17,9 +17,9 @@ pub(crate) fn check(wrong: &mut Vec<String>) -> anyhow::Result<()> {
     for line in list.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {
-            [key, "informs"] => drop(listed.insert(key.to_owned())),
-            [key, file, test] if has_test(&top.join(file), test) => {
-                listed.insert(key.to_owned());
+            [table, key, "informs"] => drop(listed.insert(format!("{table} {key}"))),
+            [table, key, file, test] if has_test(&top.join(file), test) => {
+                listed.insert(format!("{table} {key}"));
             }
             _ => wrong.push(format!("{LIST}: there is no such test: {line}")),
         }
@@ -35,16 +35,17 @@ fn has_test(file: &Path, test: &str) -> bool {
     fs::read_to_string(file).is_ok_and(|text| text.lines().any(|line| is_it(line.trim())))
 }
 
-/// The first column of the two tables of keys.
+/// The first columns of the two tables of keys, each after the name of its table.
 fn keys(reference: &str) -> BTreeSet<String> {
     let section = |title: &str| {
         let text = reference.split_once(title).map(|(_, text)| text).unwrap_or_default();
         text.split("\n### ").next().unwrap_or_default()
     };
-    ["\n### The task\n", "\n### A step\n"]
-        .iter()
-        .flat_map(|title| section(title).lines())
-        .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
-        .map(|(key, _)| key.to_owned())
-        .collect()
+    let mut keys = BTreeSet::new();
+    for (table, title) in [("task", "\n### The task\n"), ("step", "\n### A step\n")] {
+        let rows =
+            section(title).lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+        keys.extend(rows.map(|(key, _)| format!("{table} {key}")));
+    }
+    keys
 }

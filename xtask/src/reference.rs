@@ -41,6 +41,24 @@ pub(crate) fn check(wrong: &mut Vec<String>) -> anyhow::Result<()> {
             ));
         }
     }
+    let reference = read("docs/reference.md")?;
+    let statuses = reference.split_once("| status | code |").map_or("", |(_, text)| text);
+    let statuses = statuses.split("\n## ").next().unwrap_or_default();
+    let problem = read("orchestrator-node/src/http/problem.rs")?;
+    let answered = problem.split_once("fn status_of").map_or("", |(_, text)| text);
+    let answered = answered.split("\n}").next().unwrap_or_default();
+    for (_, rest) in
+        answered.match_indices("code::").map(|(at, found)| answered.split_at(at + found.len()))
+    {
+        let name = rest.split(|c: char| !(c.is_ascii_uppercase() || c == '_')).next();
+        if let Some(name) = name.filter(|name| !name.is_empty())
+            && !statuses.contains(&format!("`{name}`"))
+        {
+            wrong.push(format!(
+                "docs/reference.md does not say with which status `{name}` is answered"
+            ));
+        }
+    }
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tasker_bus::Outgoing;
 use tasker_messages::{DomainEvent, Namespace, Refusal, StepId, Verdict, code, subject};
@@ -16,6 +17,9 @@ use super::node::Node;
 const READ_AT_ONCE: usize = 64;
 /// Events go to the server, and out of memory, when they are this many or have so many bytes.
 const MAX_UNCONFIRMED: (usize, usize) = (1_024, 4 * 1024 * 1024);
+
+/// How long the checks of one set of reports may take: its workers wait for the answer.
+const CHECKS: Duration = Duration::from_secs(2);
 
 /// A finished attempt whose step may have events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +68,7 @@ pub(crate) async fn publish(
     namespace: &Namespace,
     attempts: &[Marked],
 ) -> Result<(), Refusal> {
-    let mut outbox = Outbox { node, messages: Vec::new(), bytes: 0 };
+    let mut outbox = Outbox { node, messages: Vec::new(), bytes: 0, checks: CHECKS };
     for some in attempts.chunks(READ_AT_ONCE) {
         let keys: Vec<AttemptKey> = some.iter().map(|marked| marked.key).collect();
         let found = match node.store.find_ended(namespace, &keys).await {
@@ -122,6 +126,8 @@ struct Outbox<'a> {
     node: &'a Node,
     messages: Vec<Outgoing>,
     bytes: usize,
+    /// What is left of the time for checks.
+    checks: Duration,
 }
 
 impl Outbox<'_> {
@@ -132,7 +138,7 @@ impl Outbox<'_> {
         ended: Vec<EndedAttempt>,
     ) -> Result<(), Refusal> {
         let ended = Arc::new(ended);
-        let unfit = find_unfit(self.node, &ended).await?;
+        let unfit = find_unfit(self.node, &ended, &mut self.checks).await?;
         for (n, attempt) in ended.iter().enumerate() {
             for (e, event) in attempt.events().into_iter().enumerate() {
                 match unfit.get(&(n, e)) {
@@ -195,11 +201,21 @@ type Unfit = HashMap<(usize, usize), Vec<Violation>>;
 
 /// Checks contents against the schemas of their events, away from the threads that everything else waits
 /// for. A check that panics withholds its event.
-async fn find_unfit(node: &Node, ended: &Arc<Vec<EndedAttempt>>) -> Result<Unfit, Refusal> {
+/// When the time for checks is over, what is not checked is withheld.
+async fn find_unfit(
+    node: &Node,
+    ended: &Arc<Vec<EndedAttempt>>,
+    left: &mut Duration,
+) -> Result<Unfit, Refusal> {
     let has_schema = |attempt: &EndedAttempt| attempt.events().iter().any(|e| e.schema.is_some());
     let checked: Vec<usize> = (0..ended.len()).filter(|&n| has_schema(&ended[n])).collect();
     let mut unfit = Unfit::new();
     for n in checked {
+        let begun = Instant::now();
+        if left.is_zero() {
+            unfit.extend(unchecked(&ended[n]).map(|(e, violations)| ((n, e), violations)));
+            continue;
+        }
         let content = match ended[n].content() {
             Some(content) => content,
             // Too large to travel along, and yet it must fit.
@@ -209,8 +225,17 @@ async fn find_unfit(node: &Node, ended: &Arc<Vec<EndedAttempt>>) -> Result<Unfit
         let found = tokio::task::spawn_blocking(move || check(&attempts[n], &content)).await;
         let found = found.map_err(|_| not_now())?;
         unfit.extend(found.into_iter().map(|(e, violations)| ((n, e), violations)));
+        *left = left.saturating_sub(begun.elapsed());
     }
     Ok(unfit)
+}
+
+/// The events that have a schema, with why they are withheld.
+fn unchecked(attempt: &EndedAttempt) -> impl Iterator<Item = (usize, Vec<Violation>)> {
+    let message = "was not checked: the events reported with it have taken too long";
+    let violation = Violation { path: String::new(), message: message.to_owned() };
+    let checked = attempt.events().into_iter().enumerate().filter(|(_, e)| e.schema.is_some());
+    checked.map(move |(e, _)| (e, vec![violation.clone()]))
 }
 
 fn check(attempt: &EndedAttempt, content: &str) -> Vec<(usize, Vec<Violation>)> {

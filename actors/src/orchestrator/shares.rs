@@ -21,6 +21,8 @@ pub(crate) struct SharesActor;
 pub(crate) enum SharesMessage {
     /// See who needs what.
     Look,
+    /// The same, planned while shares move.
+    LookSoon,
     /// A look has ended; whether it changed anything.
     Looked(bool),
 }
@@ -29,6 +31,8 @@ pub(crate) enum SharesMessage {
 pub(crate) struct SharesState {
     node: Node,
     looking: bool,
+    /// Whether the next look is on its way before its time.
+    planned: bool,
     /// When something was changed last.
     changed: Option<Instant>,
 }
@@ -62,7 +66,7 @@ impl Actor for SharesActor {
         (node, _): (Node, Links),
     ) -> Result<SharesState, ActorProcessingErr> {
         myself.send_interval(LOOK, || SharesMessage::Look);
-        Ok(SharesState { node, looking: false, changed: None })
+        Ok(SharesState { node, looking: false, planned: false, changed: None })
     }
 
     async fn handle(
@@ -72,6 +76,10 @@ impl Actor for SharesActor {
         state: &mut SharesState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
+            SharesMessage::LookSoon => {
+                state.planned = false;
+                myself.cast(SharesMessage::Look)?;
+            }
             SharesMessage::Look if !state.looking && state.node.limits.any_namespace() => {
                 state.looking = true;
                 let node = state.node.clone();
@@ -84,8 +92,10 @@ impl Actor for SharesActor {
                 if changed {
                     state.changed = Some(Instant::now());
                 }
-                if state.changed.is_some_and(|at| at.elapsed() < MOVES_FOR) {
-                    myself.send_after(MOVING, || SharesMessage::Look);
+                let moves = state.changed.is_some_and(|at| at.elapsed() < MOVES_FOR);
+                if moves && !state.planned {
+                    state.planned = true;
+                    myself.send_after(MOVING, || SharesMessage::LookSoon);
                 }
             }
         }

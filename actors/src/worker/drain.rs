@@ -52,9 +52,14 @@ impl Core {
         self.end_pulling().await;
         loop {
             // A delivery or a verdict on a claim may still have been on its way.
-            self.give_back(self.held.take(&[Phase::Waiting])).await;
-            if timeout(LATE_ONES, self.held.empty()).await.is_ok() {
+            self.release_all(self.held.take(&[Phase::Waiting])).await;
+            let is_empty = timeout(LATE_ONES, self.held.empty()).await.is_ok();
+            // A queue that is still being pulled may bring one more.
+            if is_empty && self.ledger.queues() == 0 {
                 break;
+            }
+            if is_empty {
+                sleep(LATE_ONES).await;
             }
         }
         self.flush().await;
@@ -93,22 +98,25 @@ impl Core {
         }
     }
 
-    /// Gives steps back to the orchestrators, and acknowledges their messages after the answer: new
-    /// ones are on the way then.
+    /// Gives steps back in the time that a process has that is told to end.
     async fn give_back(&self, steps: Vec<HeldStep>) {
+        if timeout(RELEASE_LIMIT, self.release_all(steps)).await.is_err() {
+            tracing::warn!("not everything could be given back; it comes back by itself");
+        }
+    }
+
+    /// Gives steps back to the orchestrators, and acknowledges their messages after the answer: new
+    /// ones are on the way then. Where nobody answers it goes on asking: a message that came back by
+    /// itself would be charged to a step that never ran.
+    async fn release_all(&self, steps: Vec<HeldStep>) {
         let mut by_namespace: HashMap<Namespace, Vec<HeldStep>> = HashMap::new();
         for step in steps {
             by_namespace.entry(step.place.namespace.clone()).or_default().push(step);
         }
-        let all = async {
-            for (namespace, steps) in &by_namespace {
-                for steps in steps.chunks(MAX_RELEASED) {
-                    self.release(namespace, steps).await;
-                }
+        for (namespace, steps) in &by_namespace {
+            for steps in steps.chunks(MAX_RELEASED) {
+                self.release(namespace, steps).await;
             }
-        };
-        if timeout(RELEASE_LIMIT, all).await.is_err() {
-            tracing::warn!("not everything could be given back; it comes back by itself");
         }
     }
 

@@ -35,7 +35,8 @@ pub(super) async fn take_back(
     targets: &mut Vec<Target>,
 ) -> Result<Option<u32>, Stop> {
     let repaired: HashSet<&str> = targets.iter().map(|t| t.template_step.as_str()).collect();
-    let names = task.template.behind_joins(repaired);
+    let repaired: Vec<&str> = repaired.into_iter().collect();
+    let names = task.template.behind_joins(&repaired, &task.facts);
     let names: Vec<&str> = names.into_iter().collect();
     let Behind { steps, notes, batches } = find(tx, request.task, &names).await?;
     if steps.is_empty() {
@@ -137,12 +138,12 @@ async fn note(
 
 /// Sets the counters of the task to what its rows and its template say. What was taken back may have
 /// been decisions, which had kept other steps from existing.
-pub(super) async fn recount(
+pub(super) async fn count_anew(
     tx: &mut Tx,
     task: TaskId,
     template: &Template,
 ) -> Result<(), StoreError> {
-    let states = read_states(tx, &[task.as_uuid()]).await?;
+    let states = read_states(tx, &[task.as_uuid()], false).await?;
     let facts = states.get(&task.as_uuid()).map(|state| state.facts()).unwrap_or_default();
     let undecided = undecided_steps(template, &facts) as i32;
     sqlx::query_file!("queries/repair/recount.sql", task.as_uuid(), undecided)

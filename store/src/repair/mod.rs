@@ -6,19 +6,19 @@ mod settle;
 mod targets;
 mod write;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use tasker_messages::{
     BatchId, Namespace, Refusal, Repaired, RepairedBatch, StepId, TaskId, TaskState, TemplateId,
     code,
 };
-use tasker_workflow::{RepairAction, Template};
+use tasker_workflow::{RepairAction, TaskFacts, Template};
 
 use self::cascade::take_back;
 use self::settle::{completed, settle};
 use self::targets::{judge, load};
 use self::write::{note, recount, reopen, summary};
+use crate::convergence::read_states;
 use crate::pool::{Tx, commit, retry_conflicts};
 use crate::{Applied, AttemptKey, Store, StoreError};
 
@@ -89,8 +89,15 @@ struct TaskRow {
     namespace: Namespace,
     state: TaskState,
     template: Arc<Template>,
-    /// Convergences that exist.
-    joins: HashSet<String>,
+    facts: TaskFacts,
+}
+
+impl TaskRow {
+    /// A convergence that has run, or runs, with the failure of this step.
+    fn joined_by(&self, step: &str) -> Option<&str> {
+        let mut joins = self.template.joins_behind(step, &self.facts).into_iter();
+        joins.find(|join| self.facts.steps.contains_key(*join))
+    }
 }
 
 /// Why a repair did not happen.
@@ -133,7 +140,7 @@ impl Store {
         reopen(&mut tx, &task, &targets).await?;
         recount(&mut tx, request.task, &targets).await?;
         if taken_back.is_some() {
-            cascade::recount(&mut tx, request.task, &task.template).await?;
+            cascade::count_anew(&mut tx, request.task, &task.template).await?;
         }
         let mut done = RepairDone {
             namespace: Some(task.namespace.clone()),
@@ -155,11 +162,8 @@ impl Store {
     async fn repaired_task(&self, tx: &mut Tx, id: TaskId) -> Result<TaskRow, Stop> {
         let row = sqlx::query!(
             r#"select namespace, state::text as "state!", template_id,
-                      stale_at is not null as "is_stale!",
-                      array(select name from tasker.steps s
-                            where s.task_id = t.id and s.batch_id is null
-                              and s.kind = 'deferred_convergence') as "joins!"
-               from tasker.tasks t where id = $1 for no key update"#,
+                      stale_at is not null as "is_stale!"
+               from tasker.tasks where id = $1 for no key update"#,
             id.as_uuid()
         )
         .fetch_optional(&mut **tx)
@@ -175,12 +179,13 @@ impl Store {
             );
             return Err(Stop::Refused(Refusal::new(code::TASK_ENDED, message)));
         }
+        let states = read_states(tx, &[id.as_uuid()], true).await?;
         Ok(TaskRow {
             namespace: Namespace::new(&row.namespace)
                 .map_err(|e| StoreError::stored("namespace", e))?,
             state: row.state.parse().map_err(|e| StoreError::stored("task state", e))?,
             template: self.template(TemplateId::from_uuid(row.template_id)).await?,
-            joins: row.joins.into_iter().collect(),
+            facts: states.get(&id.as_uuid()).map(|state| state.facts()).unwrap_or_default(),
         })
     }
 }

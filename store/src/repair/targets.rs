@@ -1,5 +1,7 @@
 //! What a repair is about, and whether it may be.
 
+use std::collections::HashMap;
+
 use tasker_messages::{Refusal, StepId, StepKind, StepState, code};
 use tasker_workflow::{RepairAction, RepairFacts, check_repair, check_repaired_task};
 use uuid::Uuid;
@@ -111,15 +113,15 @@ pub(super) fn judge(
     }
     let mut allowed = Vec::with_capacity(targets.len());
     let mut refused = None;
+    let mut joined: HashMap<String, Option<&str>> = HashMap::new();
     for target in targets {
         let stopped = target.batch.as_ref().is_some_and(|batch| batch.stopped);
         // What was cancelled with its batch is retried with it.
         let with_batch = !alone && stopped && target.state == StepState::Cancelled;
-        let joined_by = task
-            .template
-            .joins_behind(&target.template_step)
-            .into_iter()
-            .find(|join| !request.cascade && task.joins.contains(*join));
+        // Members have the same answer.
+        let joined_by = *joined
+            .entry(target.template_step.clone())
+            .or_insert_with_key(|step| if request.cascade { None } else { task.joined_by(step) });
         let facts = RepairFacts {
             task: task.state,
             name: &target.name,
