@@ -29,8 +29,11 @@ impl Store {
              values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
              on conflict (id, namespace) do update
              set queues = excluded.queues, callables = excluded.callables,
-                 draining = excluded.draining, resolves = excluded.resolves,
-                 drained = excluded.drained, last_beat_at = now()
+                 -- Beats may be written in another order than they were sent, and who drains never
+                 -- takes up again: a process that comes back has another id.
+                 draining = workers.draining or excluded.draining,
+                 drained = workers.drained or excluded.drained,
+                 resolves = excluded.resolves, last_beat_at = now()
              returning drain_asked_at is not null as "asked!""#,
             beat.worker.as_uuid(),
             namespace.as_str(),
