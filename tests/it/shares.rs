@@ -65,8 +65,9 @@ async fn two_queues_share_one_limit_and_all_of_it() -> anyhow::Result<()> {
     let (one, other) = (running(&api, &one).await?, running(&api, &other).await?);
     let all = [one.as_slice(), &other].concat();
     assert_eq!((all.len(), all.iter().max()), (320, Some(&8)), "{all:?}");
-    // In waves, each of which begins with one, a quarter of them would see seven or eight.
-    assert!(part(&one, 7) > 0.6 && part(&other, 7) > 0.6, "{all:?}");
+    // In waves, each of which begins with one, a quarter of them would see seven or eight; on an idle
+    // machine nearly all do.
+    assert!(part(&one, 7) > 0.4 && part(&other, 7) > 0.4, "{all:?}");
     Ok(())
 }
 
