@@ -13,6 +13,7 @@ use crate::run_node::{ServerCommand, WorkerCommand};
 use crate::step::StepCommand;
 use crate::task::TaskCommand;
 use crate::template::TemplateCommand;
+use crate::verify::VerifyArgs;
 
 /// Batch workflows over NATS JetStream and Postgres.
 #[derive(Debug, Parser)]
@@ -61,6 +62,8 @@ pub(crate) enum Command {
     /// Namespaces: their limits, and how many tasks are open
     #[command(subcommand)]
     Namespace(NamespaceCommand),
+    /// Hold the invariants of a cluster against its rows (exit code 6 if one does not hold)
+    Verify(VerifyArgs),
     /// Measure a running cluster
     #[command(subcommand)]
     Bench(BenchCommand),

@@ -26,6 +26,7 @@ mod table;
 mod task;
 mod template;
 mod template_ref;
+mod verify;
 mod worker_drain;
 mod worker_list;
 
@@ -73,6 +74,7 @@ async fn dispatch(Cli { cluster, command }: Cli) -> anyhow::Result<()> {
         Command::Batch(command) => batch::run(command, &cluster).await,
         Command::Dlq(command) => dlq::run(command, &cluster).await,
         Command::Namespace(command) => namespace::run(command, &cluster).await,
+        Command::Verify(args) => verify::run(args, &cluster).await,
         Command::Bench(command) => bench::run(command, &cluster.data_dir).await,
         Command::Completion(args) => completion::run(args),
     }

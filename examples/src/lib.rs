@@ -1,10 +1,12 @@
 //! Example handlers with their templates: what `tasker dev` runs and the README shows.
 //!
 //! `products` and `csv_profile` work on real files, `synthetic` and `bench` on numbers, `http_fetch`
-//! on an HTTP service. `faulty` does everything wrong that a handler can do wrong, for tests.
+//! on an HTTP service. `faulty` does everything wrong that a handler can do wrong, and
+//! `chaos` is the load of the fault tests.
 
 mod approval;
 mod bench;
+mod chaos;
 mod csv_file;
 mod csv_profile;
 mod diamond;
@@ -35,7 +37,7 @@ pub fn example_handlers() -> HandlerRegistry {
 /// Handlers that panic, hang, abort the process and the like. A worker that runs work of others
 /// should not offer them.
 pub fn faulty_handlers() -> HandlerRegistry {
-    faulty::handlers()
+    faulty::handlers().merge(chaos::handlers())
 }
 
 /// Templates of the examples and of the benchmarks: file name without extension, and YAML.

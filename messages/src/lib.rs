@@ -30,6 +30,7 @@ mod step_kind;
 pub mod subject;
 mod suggest;
 mod task_request;
+mod verification;
 mod view;
 mod why;
 mod work_item;
@@ -74,6 +75,7 @@ pub use state::{BatchState, StepState, TaskState, UnknownState};
 pub use step_kind::StepKind;
 pub use suggest::nearest;
 pub use task_request::{Accepted, GetTask, TaskRequest, WaitTask};
+pub use verification::{Invariant, Offender, Verification};
 pub use view::{
     BatchView, CheckpointView, DrainWorker, EventView, FailedAttempt, ResultMetadata, StepHistory,
     StepPage, StepResults, StepView, TaskList, TaskSummary, TaskView, TemplateList,

@@ -98,6 +98,18 @@ impl TaskState {
     }
 }
 
+impl TaskState {
+    /// Its steps, without members of batches, by name.
+    pub(crate) fn ids_of_steps(&self) -> impl Iterator<Item = (&str, Uuid)> {
+        self.steps.iter().map(|step| (step.name.as_str(), step.id))
+    }
+
+    /// Its batches, by worker template.
+    pub(crate) fn ids_of_batches(&self) -> impl Iterator<Item = (&str, Uuid)> {
+        self.batches.iter().map(|batch| (batch.worker_template.as_str(), batch.id))
+    }
+}
+
 impl Store {
     /// Settles what has ended in these tasks and makes convergences ready whose parents have all
     /// ended. Any number of nodes may do this at the same time, as often as they like.

@@ -33,6 +33,7 @@ mod retries;
 mod shared;
 mod submit;
 mod templates;
+mod verify;
 mod views;
 mod why;
 mod workers;
@@ -57,6 +58,7 @@ pub use repair::{RepairDone, RepairRequest, RepairTarget};
 pub use shared::{KnownResults, shared_step};
 pub use submit::{NewTask, SubmitVerdict};
 pub use templates::{StoredTemplate, TemplateVersion};
+pub use verify::VerifyRequest;
 pub use workers::not_heard_of;
 
 #[cfg(test)]

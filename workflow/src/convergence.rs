@@ -113,6 +113,30 @@ pub fn undecided_steps(template: &Template, facts: &TaskFacts) -> usize {
         .count()
 }
 
+/// The steps that have a row which nothing in the facts has made possible: convergences of what has not
+/// ended, branches that were not chosen. A row stands for what was in front of it when it was made,
+/// and that does not change without it.
+pub fn unfounded_steps<'a>(template: &'a Template, facts: &TaskFacts) -> Vec<&'a str> {
+    let fates = Fates::of(template, facts, |_| true);
+    (0..template.steps.len())
+        .filter(|&n| facts.steps.contains_key(template.steps[n].name.as_str()))
+        .filter(|&n| fates.without_row(template, facts, n) != Fate::Created)
+        .filter(|&n| template.is_dynamic(n))
+        .map(|n| template.steps[n].name.as_str())
+        .collect()
+}
+
+/// Each convergence with each of the batch workers that it declares.
+pub fn joined_batches(template: &Template) -> impl Iterator<Item = (&str, &str)> {
+    let name = |position: usize| template.steps[position].name.as_str();
+    let joins = (0..template.steps.len())
+        .filter(|&n| template.steps[n].kind == StepKind::DeferredConvergence);
+    joins.flat_map(move |join| {
+        let parents = template.graph.parents[join].iter().copied();
+        parents.filter(|&p| is_worker(template, p)).map(move |p| (name(join), name(p)))
+    })
+}
+
 fn planned_step(template: &Template, fates: &Fates, position: usize) -> PlannedStep {
     let parents = || template.graph.parents[position].iter().filter(|&&p| !is_worker(template, p));
     let runs_now = template.steps[position].kind == StepKind::DeferredConvergence;

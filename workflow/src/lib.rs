@@ -26,7 +26,8 @@ mod why;
 
 pub use claim::{ClaimDecision, ClaimFacts, decide_claim};
 pub use convergence::{
-    BatchFact, Choice, ConvergencePlan, Ending, StepFact, TaskFacts, converge, undecided_steps,
+    BatchFact, Choice, ConvergencePlan, Ending, StepFact, TaskFacts, converge, joined_batches,
+    undecided_steps, unfounded_steps,
 };
 pub use decision::{choose, stored_choice};
 pub use dispatch::{Source, WindowLimits, publishable, share_out, window_size};

@@ -4,7 +4,7 @@
 //! `TASKER_RANDOM_TASKS` says how many, `TASKER_RANDOM_SEED` with which one to begin.
 
 mod parallel;
-mod script;
+pub(super) mod script;
 
 use std::collections::HashMap;
 
@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use self::script::{Random, decided, script, valid_source};
 use super::{LEASE_MS, World, failure, ns};
-use crate::{FinishedAttempt, NewBatch, NewMember, RepairRequest, RepairTarget};
+use crate::{FinishedAttempt, NewBatch, NewMember, RepairRequest, RepairTarget, VerifyRequest};
 
 /// Tasks of one run of the tests; ten thousand take some minutes.
 const TASKS: u64 = 300;
@@ -235,7 +235,7 @@ impl Run<'_> {
             };
             assert!(right, "{what}: {} is {got:?} and should be {is:?}", step.name);
         }
-        self.world.assert_counters(Some(self.task)).await;
+        self.world.assert_counters(self.task).await;
     }
 
     /// No join began before everything that it joins had ended.
@@ -357,5 +357,8 @@ async fn random_tasks_end_as_the_model_says(pool: PgPool) {
             println!("{done} random tasks in {:.0} s", begun.elapsed().as_secs_f64());
         }
     }
+    let request = VerifyRequest { at_rest: true, ..VerifyRequest::default() };
+    let found = crate::Store::from_pool(pool).verify(&request).await.expect("read");
+    assert!(found.ok && found.tasks == tasks, "{found:#?}");
     assert!(tasks < TASKS || taken_back > 0, "no repair has taken anything back");
 }

@@ -60,6 +60,16 @@ impl Fates {
         self[position] == Fate::Created
     }
 
+    /// What would become of a step if it had no row.
+    pub(crate) fn without_row(
+        &self,
+        template: &Template,
+        facts: &TaskFacts,
+        position: usize,
+    ) -> Fate {
+        self.rowless(template, facts, |_| true, position)
+    }
+
     fn fate(
         &self,
         template: &Template,
@@ -75,7 +85,17 @@ impl Fates {
                 Some(Ending::Failed) => Fate::Failed,
             };
         }
-        match step.kind {
+        self.rowless(template, facts, seen, position)
+    }
+
+    fn rowless(
+        &self,
+        template: &Template,
+        facts: &TaskFacts,
+        seen: impl Fn(&Choice) -> bool,
+        position: usize,
+    ) -> Fate {
+        match template.steps[position].kind {
             StepKind::BatchWorker => self.batch(template, facts, position),
             StepKind::DeferredConvergence => self.convergence(template, position),
             _ if template.is_dynamic(position) => self.branch(template, facts, seen, position),

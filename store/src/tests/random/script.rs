@@ -120,7 +120,7 @@ fn choice(random: &mut Random, template: &Template, decision: &str) -> HashSet<S
     HashSet::new()
 }
 
-pub(super) fn decided(names: &HashSet<String>) -> String {
+pub(in crate::tests) fn decided(names: &HashSet<String>) -> String {
     let outcome = match names.is_empty() {
         true => serde_json::json!({"type": "no_branches"}),
         false => serde_json::json!({"type": "create_steps", "step_names": names}),
