@@ -15,7 +15,9 @@ pub struct Delivery {
     pub payload: Bytes,
     /// Its place in the stream.
     pub stream_sequence: u64,
-    /// How often it has been delivered, this time included.
+    /// Its place among all deliveries of its consumer, which begins anew when that is made again.
+    pub consumer_sequence: u64,
+    /// How often its consumer has delivered it, this time included.
     pub num_delivered: u64,
     /// Whether the connection was lost while the message was on its way. The server may have been
     /// restarted then and have forgotten deliveries, so that `num_delivered` is too low.
@@ -60,6 +62,7 @@ impl Delivery {
         Ok(Self {
             payload: message.payload,
             stream_sequence: position.stream_sequence,
+            consumer_sequence: position.consumer_sequence,
             num_delivered: position.num_delivered,
             doubtful,
             pending: position.pending,
@@ -120,6 +123,7 @@ impl std::fmt::Debug for AckHandle {
 struct Position {
     num_delivered: u64,
     stream_sequence: u64,
+    consumer_sequence: u64,
     published_unix_nanos: i64,
     pending: u64,
 }
@@ -138,10 +142,16 @@ impl Position {
         tokens.nth(before - 1)?;
         let num_delivered = tokens.next()?.parse().ok()?;
         let stream_sequence = tokens.next()?.parse().ok()?;
-        let _consumer_sequence = tokens.next()?;
+        let consumer_sequence = tokens.next()?.parse().ok()?;
         let published_unix_nanos = tokens.next()?.parse().ok()?;
         let pending = tokens.next()?.parse().ok()?;
-        Some(Self { num_delivered, stream_sequence, published_unix_nanos, pending })
+        Some(Self {
+            num_delivered,
+            stream_sequence,
+            consumer_sequence,
+            published_unix_nanos,
+            pending,
+        })
     }
 }
 
@@ -154,6 +164,7 @@ mod tests {
         let expect = Some(Position {
             num_delivered: 3,
             stream_sequence: 100,
+            consumer_sequence: 7,
             published_unix_nanos: 1_700_000_000_000_000_001,
             pending: 42,
         });

@@ -28,6 +28,9 @@ pub struct StreamEpoch {
 /// How busy the consumer of one queue is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConsumerLoad {
+    /// When the consumer was made, by the server's clock. Another time is another consumer, which knows
+    /// nothing of what the one before has delivered.
+    pub created_unix_nanos: i64,
     /// Messages that have not been delivered yet.
     pub pending: u64,
     /// Deliveries that are not acknowledged.
@@ -281,6 +284,7 @@ impl Bus {
         let api = format!("CONSUMER.INFO.{}.{durable}", subject::WORK_STREAM);
         let info: Option<consumer::Info> = self.info(api).await?;
         Ok(info.map(|info| ConsumerLoad {
+            created_unix_nanos: unix_nanos(info.created),
             pending: info.num_pending,
             ack_pending: info.num_ack_pending as u64,
             ack_floor_stream_seq: info.ack_floor.stream_sequence,
@@ -348,9 +352,13 @@ impl Bus {
     }
 }
 
+fn unix_nanos(time: OffsetDateTime) -> i64 {
+    i64::try_from(time.unix_timestamp_nanos()).unwrap_or(i64::MAX)
+}
+
 fn epoch_of(info: &Info) -> StreamEpoch {
     StreamEpoch {
-        created_unix_nanos: i64::try_from(info.created.unix_timestamp_nanos()).unwrap_or(i64::MAX),
+        created_unix_nanos: unix_nanos(info.created),
         last_sequence: info.state.last_sequence,
     }
 }

@@ -14,6 +14,7 @@ mod environments;
 mod events;
 mod failures;
 mod fan_out;
+mod faults;
 mod faulty;
 mod fleet;
 mod handlers;

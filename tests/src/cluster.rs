@@ -114,6 +114,26 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// A cluster that is meant to be hurt: two orchestrators and three workers, which write down in the
+    /// folder `ledger` of [`Self::scratch`] what the handlers of `chaos` run, and are started again at
+    /// once when they die.
+    ///
+    /// # Errors
+    /// If it does not become ready.
+    pub async fn for_faults(settings: &str) -> anyhow::Result<Self> {
+        let (tool, scratch) = (Tool::find()?, Scratch::new()?);
+        let ledger = scratch.path().join("ledger");
+        fs::create_dir(&ledger)?;
+        let mut arguments = Self::arguments(2, 3, scratch.path());
+        arguments.extend(["--restart-ms", "200"].map(str::to_owned));
+        if !settings.is_empty() {
+            arguments.extend(["--config".to_owned(), scratch.write("tasker.toml", settings)?]);
+        }
+        let environment = [("TASKER_CHAOS_LEDGER", ledger.display().to_string())];
+        let dev = Dev::ephemeral(&tool, &arguments, &environment, scratch.path())?;
+        Ok(Self { dev, tool, scratch, nodes: Vec::new() })
+    }
+
     async fn register_templates(&self) -> anyhow::Result<()> {
         let api = self.api()?;
         for name in TEMPLATES {

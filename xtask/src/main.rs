@@ -1,5 +1,6 @@
 //! Checks and chores of the workspace: `cargo run -p xtask -- check`.
 
+mod faults;
 mod house;
 mod keys;
 mod queries;
@@ -13,12 +14,17 @@ use anyhow::{Context, bail};
 const USAGE: &str = "usage: cargo run -p xtask -- COMMAND
 
   check             the rules of the house that the compiler does not keep
+  faults FILE       what the fault tests have shown, as a table
   prepare-queries   describe all SQL again into store/.sqlx (needs DATABASE_URL and psql;
                     `make queries` provides both)";
 
 fn main() -> ExitCode {
     let result = match std::env::args().nth(1).as_deref() {
         Some("check") => house::check(),
+        Some("faults") => match std::env::args_os().nth(2) {
+            Some(path) => faults::table(path.as_ref()),
+            None => Err(anyhow::anyhow!(USAGE)),
+        },
         Some("prepare-queries") => queries::prepare(),
         _ => Err(anyhow::anyhow!(USAGE)),
     };

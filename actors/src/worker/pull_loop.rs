@@ -7,7 +7,7 @@ use std::time::Duration;
 use tasker_bus::{Delivery, PullEvent, PullOptions, Puller, ResetReason};
 use tasker_messages::{WorkItem, code, subject};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::claims::{Asking, ClaimsMessage};
 use super::core::{Core, Stage};
@@ -31,6 +31,34 @@ const SOON: Duration = Duration::from_millis(1);
 /// How long a message of another protocol version is left to others.
 const OTHER_VERSION: Duration = Duration::from_secs(5);
 
+/// Without a request for so long, one does not hear of it when the consumer is deleted.
+const UNHEARD: Duration = Duration::from_secs(1);
+
+/// Which consumer delivers. One that was made anew, after somebody deleted it, delivers what others hold
+/// as if for the first time.
+#[derive(Default)]
+struct Consumer {
+    /// When it was made, by the server's clock, if that is known.
+    created_unix_nanos: Option<i64>,
+    /// The last delivery's place among all of them.
+    last_sequence: u64,
+    /// Since when nothing is asked for.
+    silent_since: Option<Instant>,
+}
+
+impl Consumer {
+    fn may_be_another(&self) -> bool {
+        self.created_unix_nanos.is_none()
+            || self.silent_since.is_some_and(|since| since.elapsed() >= UNHEARD)
+    }
+
+    /// Whether it has begun anew since the delivery before.
+    fn follow(&mut self, delivery: &Delivery) -> bool {
+        let before = std::mem::replace(&mut self.last_sequence, delivery.consumer_sequence);
+        delivery.consumer_sequence <= before
+    }
+}
+
 /// The loop of one queue. Dropped at whatever point, it gives its credit back to the ledger.
 pub(crate) struct PullLoop {
     core: Arc<Core>,
@@ -46,6 +74,7 @@ pub(crate) struct PullLoop {
     /// What was published up to this sequence may have been delivered before, whatever the server
     /// says: it may have forgotten deliveries when it was restarted.
     claim_up_to: u64,
+    consumer: Consumer,
     back_off: BackOff,
 }
 
@@ -70,6 +99,7 @@ impl PullLoop {
             credit: 0,
             backlog: 0,
             claim_up_to: 0,
+            consumer: Consumer::default(),
             back_off: back_off(),
             core: Arc::clone(core),
         }
@@ -118,12 +148,40 @@ impl PullLoop {
     }
 
     async fn request(&mut self, n: u32) {
+        let unsure = self.credit == 0 && self.consumer.may_be_another();
         self.credit += n;
         if let Err(error) = self.puller.request(n).await {
             tracing::warn!(%error, durable = self.place.durable, "not pulled");
             self.pause().await;
+        } else if unsure {
+            // Asked after the request: if the consumer is deleted from now on, the request ends.
+            self.look_at_consumer().await;
         }
+        self.consumer.silent_since = None;
         self.balance();
+    }
+
+    /// Learns which consumer delivers. If it is another one than before, or nobody can tell, all that is
+    /// on the stream is claimed before it runs.
+    async fn look_at_consumer(&mut self) {
+        let load = self.core.bus.consumer_load(&self.place.namespace, &self.place.queue).await;
+        let known = self.consumer.created_unix_nanos;
+        match load {
+            Ok(Some(load)) => {
+                self.consumer.created_unix_nanos = Some(load.created_unix_nanos);
+                let is_another = known.is_some_and(|known| known != load.created_unix_nanos);
+                if is_another || self.claim_up_to == u64::MAX {
+                    self.look_at_stream().await;
+                }
+            }
+            // The request is answered so as well.
+            Ok(None) => {}
+            Err(error) => {
+                tracing::debug!(%error, durable = self.place.durable, "everything is claimed");
+                self.consumer.created_unix_nanos = None;
+                self.claim_up_to = u64::MAX;
+            }
+        }
     }
 
     /// Brings the ledger up to what the puller says.
@@ -131,6 +189,13 @@ impl PullLoop {
         let credit = self.puller.credit();
         self.core.ledger.void(self.credit.saturating_sub(credit));
         self.credit = self.credit.min(credit);
+        self.note_silence();
+    }
+
+    fn note_silence(&mut self) {
+        if self.credit == 0 && self.consumer.silent_since.is_none() {
+            self.consumer.silent_since = Some(Instant::now());
+        }
     }
 
     async fn follow(&mut self, event: PullEvent) {
@@ -138,8 +203,14 @@ impl PullLoop {
             PullEvent::Message(delivery) => {
                 self.core.ledger.take();
                 self.credit = self.credit.saturating_sub(1);
+                self.note_silence();
                 self.backlog = delivery.pending;
                 self.back_off = back_off();
+                if self.consumer.follow(&delivery) {
+                    tracing::warn!(durable = self.place.durable, "the consumer was made anew");
+                    self.consumer.created_unix_nanos = None;
+                    self.look_at_stream().await;
+                }
                 self.take_in(delivery).await;
             }
             PullEvent::CreditReturned(_) => {
@@ -148,6 +219,7 @@ impl PullLoop {
             }
             PullEvent::Reset(reason) => {
                 self.balance();
+                self.consumer = Consumer::default();
                 if reason != ResetReason::Reconnected {
                     self.pause().await;
                 }
@@ -175,7 +247,9 @@ impl PullLoop {
             || item.claim_required
             || delivery.doubtful
             || core.cancelled.has_batch(&self.place.namespace, &item)
-            || delivery.stream_sequence <= self.claim_up_to;
+            || delivery.stream_sequence <= self.claim_up_to
+            || (self.consumer.created_unix_nanos)
+                .is_some_and(|created| delivery.published_unix_nanos <= created);
         let ack = Some(delivery.handle);
         let hold = match HeldSteps::admit(core, &self.place, &item, ack, must_claim) {
             Admitted::New(hold) => hold,

@@ -45,7 +45,7 @@ const INSISTENCE: Duration = Duration::from_millis(700);
 pub(super) const LOG_MARK: &str = "--- started by tasker dev";
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
+pub(super) const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 /// A child that lived this long has not failed at its start.
 const GOOD_LIFE: Duration = Duration::from_secs(30);
 
@@ -91,8 +91,9 @@ pub(super) async fn supervise(
     program: Program,
     board: Arc<Board>,
     mut stop: watch::Receiver<Option<Instant>>,
+    longest_backoff: Duration,
 ) {
-    let mut backoff = Backoff::new();
+    let mut backoff = Backoff::new(longest_backoff);
     loop {
         let started = Instant::now();
         let end = match program.spawn() {
@@ -168,19 +169,20 @@ fn send(child: &Child, signal: Signal) {
 #[derive(Debug)]
 struct Backoff {
     next: Duration,
+    longest: Duration,
 }
 
 impl Backoff {
-    fn new() -> Self {
-        Self { next: FIRST_BACKOFF }
+    fn new(longest: Duration) -> Self {
+        Self { next: FIRST_BACKOFF.min(longest), longest }
     }
 
     fn after(&mut self, life: Duration) -> Duration {
         if life >= GOOD_LIFE {
-            self.next = FIRST_BACKOFF;
+            self.next = FIRST_BACKOFF.min(self.longest);
         }
         let wait = self.next;
-        self.next = (wait * 2).min(LONGEST_BACKOFF);
+        self.next = (wait * 2).min(self.longest);
         wait
     }
 }
@@ -191,7 +193,7 @@ mod tests {
 
     #[test]
     fn restarts_slow_down_until_one_lives() {
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::new(LONGEST_BACKOFF);
         let mut after = |life: u64| backoff.after(Duration::from_secs(life)).as_millis();
         let waits: Vec<_> = (0..7).map(|_| after(1)).collect();
         assert_eq!(waits, [200, 400, 800, 1600, 3200, 5000, 5000]);
@@ -218,7 +220,7 @@ mod tests {
         let board = Arc::new(Board::new(std::env::temp_dir()));
         let (stop, stopped) = watch::channel(None);
         let log = program.log.clone();
-        let task = tokio::spawn(supervise(program, Arc::clone(&board), stopped));
+        let task = tokio::spawn(supervise(program, Arc::clone(&board), stopped, LONGEST_BACKOFF));
         while board.pid(Slot::Worker(1)).is_none() || board.deaths(Slot::Worker(1)) < deaths {
             sleep(Duration::from_millis(5)).await;
         }

@@ -65,6 +65,9 @@ pub(crate) struct DevArgs {
     /// For tests: a data folder that is removed at the end, which comes when standard input closes
     #[arg(long, hide = true)]
     ephemeral: bool,
+    /// For tests that kill again and again: the longest time before what died is started again
+    #[arg(long, value_name = "MS", hide = true)]
+    restart_ms: Option<u64>,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -87,7 +90,7 @@ async fn run_in(
 ) -> anyhow::Result<()> {
     DevState::remove(data.path())?;
     let plan = Plan::new(args)?;
-    let mut supervisor = Supervisor::new(data);
+    let mut supervisor = Supervisor::new(data, plan.longest_backoff);
     let result = tokio::select! {
         biased;
         () = stop.next() => Ok(()),

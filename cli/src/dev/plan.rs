@@ -1,7 +1,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::{DevArgs, ports};
+use super::{DevArgs, child, ports};
 use crate::exit::Exit;
 use crate::run_node;
 use crate::settings::SettingsArgs;
@@ -24,6 +25,7 @@ pub(super) struct Plan {
     pub(super) nats_url: Option<String>,
     pub(super) drain_ms: u64,
     pub(super) ephemeral: bool,
+    pub(super) longest_backoff: Duration,
 }
 
 impl Plan {
@@ -51,6 +53,7 @@ impl Plan {
             nats_url: given(args.nats_url),
             drain_ms: settings.worker.drain_ms.min(MAX_DRAIN_MS),
             ephemeral: args.ephemeral,
+            longest_backoff: args.restart_ms.map_or(child::LONGEST_BACKOFF, Duration::from_millis),
         })
     }
 }

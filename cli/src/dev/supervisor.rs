@@ -26,6 +26,7 @@ const STOPS: [Stop; 4] = [
 pub(super) struct Supervisor {
     board: Arc<Board>,
     children: Vec<Supervised>,
+    longest_backoff: Duration,
 }
 
 #[derive(Debug)]
@@ -36,9 +37,10 @@ struct Supervised {
 }
 
 impl Supervisor {
-    pub(super) fn new(data: &DataDir) -> Self {
+    /// A child that dies again and again is started again after this long at most.
+    pub(super) fn new(data: &DataDir, longest_backoff: Duration) -> Self {
         let board = Arc::new(Board::new(data.path().to_owned()));
-        Self { board, children: Vec::new() }
+        Self { board, children: Vec::new(), longest_backoff }
     }
 
     pub(super) fn board(&self) -> &Board {
@@ -49,7 +51,8 @@ impl Supervisor {
     pub(super) fn start(&mut self, program: Program) {
         let (stop, stopped) = watch::channel(None);
         let slot = program.slot;
-        let task = tokio::spawn(child::supervise(program, Arc::clone(&self.board), stopped));
+        let board = Arc::clone(&self.board);
+        let task = tokio::spawn(child::supervise(program, board, stopped, self.longest_backoff));
         self.children.push(Supervised { slot, stop, task });
     }
 

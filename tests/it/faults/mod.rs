@@ -1,0 +1,11 @@
+//! Faults under the standard load: F0 to F22 of the catalogue in `docs/faults.md`, each a trial that
+//! ends with `tasker verify`, the ledger of what ran, and the formula of each result.
+
+mod bus;
+mod database;
+mod handlers;
+mod ledger;
+mod load;
+mod processes;
+mod results;
+mod trial;

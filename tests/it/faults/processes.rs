@@ -1,0 +1,171 @@
+//! Faults of our own processes, by signals.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use nix::sys::signal::Signal;
+use serde_json::json;
+use tasker_tests::{Cluster, Process, until};
+
+use super::ledger::count;
+use super::trial::{Rounds, Trial};
+
+/// For a process that was killed to be replaced.
+const REPLACED: Duration = Duration::from_secs(20);
+/// Longer than `streams.ack_wait_ms`, than a lease, than a heartbeat.
+const FROZEN: Duration = Duration::from_secs(20);
+
+/// Which processes of a cluster.
+type Role = fn(&Cluster) -> anyhow::Result<Vec<i32>>;
+
+fn workers(cluster: &Cluster) -> anyhow::Result<Vec<i32>> {
+    Ok(cluster.state()?.pids.workers)
+}
+
+fn orchestrators(cluster: &Cluster) -> anyhow::Result<Vec<i32>> {
+    Ok(cluster.state()?.pids.orchestrators)
+}
+
+/// One of them that runs; each in turn.
+async fn victim(cluster: &Cluster, role: Role, round: u64) -> anyhow::Result<Process> {
+    let mut found = None;
+    until("a process to hurt", REPLACED, async || {
+        let pids = role(cluster)?;
+        found = Process::running(pids[round as usize % pids.len()]).ok();
+        Ok(found.is_some_and(Process::is_alive))
+    })
+    .await?;
+    found.context("a process")
+}
+
+/// Steps that were charged for a worker that vanished, beside those attempts that failed.
+const CHARGED: &str = "select s.id, s.name, s.kind, s.tries, s.attempt, s.dispatch_seq
+    from tasker.steps s
+    where s.tries > (select count(*) from tasker.failed_attempts f where f.step_id = s.id)";
+
+/// Kills one of them every two seconds.
+async fn kill_in_turn(trial: &mut Trial, role: Role, rounds: u64) -> anyhow::Result<()> {
+    for round in 0..rounds {
+        let process = victim(&trial.cluster, role, round).await?;
+        process.signal(Signal::SIGKILL)?;
+        until("it is dead", REPLACED, async || Ok(!process.is_alive())).await?;
+        trial.hit(1);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn f0_nothing_happens() -> anyhow::Result<()> {
+    let rounds = Rounds { few: 1, all: 5, at_a_time: 1 };
+    let Some((mut trial, _)) = Trial::start("F0 none", rounds).await? else { return Ok(()) };
+    trial.until_work_is_done(40).await?;
+    trial.hit(1);
+    let cluster_metrics = trial.cluster.api()?.get("/metrics").await?.text;
+    let again = count(
+        &trial.cluster,
+        "select count(*) from tasker.steps where dispatch_seq > 1
+        and not exists (select from tasker.failed_attempts f where f.step_id = id)",
+    )
+    .await?;
+    let claimed = count(
+        &trial.cluster,
+        "select count(*) from tasker.steps s where attempt >
+        1 + (select count(*) from tasker.failed_attempts f where f.step_id = s.id)",
+    )
+    .await?;
+    let seen = trial.finish().await?;
+    // The machinery costs nothing when nothing fails.
+    ensure!(again == 0 && claimed == 0, "{again} sent again, {claimed} claimed");
+    ensure!(seen.executions.wasted == 0 && seen.done.unknown == 0, "{:?}", seen.executions);
+    for name in ["tasker_reconciler_redispatched_total", "tasker_actors_restarts_total"] {
+        let value = super::ledger::metric(&cluster_metrics, name);
+        ensure!(value == 0.0, "{name} is {value}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn f1_workers_are_killed() -> anyhow::Result<()> {
+    let rounds = Rounds { few: 6, all: 200, at_a_time: 50 };
+    let Some((mut trial, rounds)) = Trial::start("F1 worker killed", rounds).await? else {
+        return Ok(());
+    };
+    kill_in_turn(&mut trial, workers, rounds).await?;
+    let seen = trial.finish().await?;
+    // Steps were running, and were charged for it and run again.
+    let charged = seen.cluster.database()?.rows(CHARGED).await?;
+    ensure!(charged != json!([]), "no killed worker ran anything");
+    Ok(())
+}
+
+#[tokio::test]
+async fn f2_orchestrators_are_killed() -> anyhow::Result<()> {
+    let rounds = Rounds { few: 6, all: 200, at_a_time: 50 };
+    let Some((mut trial, rounds)) = Trial::start("F2 orchestrator killed", rounds).await? else {
+        return Ok(());
+    };
+    kill_in_turn(&mut trial, orchestrators, rounds).await?;
+    trial.finish().await?;
+    Ok(())
+}
+
+/// Stops one of them for longer than anybody waits for it, and lets it go on.
+async fn freeze(trial: &mut Trial, role: Role, rounds: u64) -> anyhow::Result<()> {
+    for round in 0..rounds {
+        let process = victim(&trial.cluster, role, round).await?;
+        process.signal(Signal::SIGSTOP)?;
+        tokio::time::sleep(FROZEN).await;
+        process.signal(Signal::SIGCONT)?;
+        trial.hit(1);
+        trial.until_work_is_done(8).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn f4_a_worker_is_a_zombie() -> anyhow::Result<()> {
+    let rounds = Rounds { few: 1, all: 50, at_a_time: 10 };
+    let Some((mut trial, rounds)) = Trial::start("F4 worker frozen", rounds).await? else {
+        return Ok(());
+    };
+    freeze(&mut trial, workers, rounds).await?;
+    let seen = trial.finish().await?;
+    // What it ran meanwhile was run by others, and its late results count for nothing.
+    ensure!(seen.executions.wasted > 0, "it held nothing: {:?}", seen.executions);
+    Ok(())
+}
+
+#[tokio::test]
+async fn f5_an_orchestrator_is_a_zombie() -> anyhow::Result<()> {
+    let rounds = Rounds { few: 1, all: 50, at_a_time: 10 };
+    let Some((mut trial, rounds)) = Trial::start("F5 orchestrator frozen", rounds).await? else {
+        return Ok(());
+    };
+    freeze(&mut trial, orchestrators, rounds).await?;
+    trial.finish().await?;
+    Ok(())
+}
+
+/// Every process of ours is told to end, one after the other, as a rolling upgrade does.
+#[tokio::test]
+async fn f22_everything_is_restarted_in_turn() -> anyhow::Result<()> {
+    let rounds = Rounds { few: 1, all: 10, at_a_time: 5 };
+    let Some((mut trial, rounds)) = Trial::start("F22 rolling restart", rounds).await? else {
+        return Ok(());
+    };
+    for _ in 0..rounds {
+        let pids = trial.cluster.state()?.pids;
+        for pid in pids.nodes() {
+            let process = Process::running(pid)?;
+            process.signal(Signal::SIGTERM)?;
+            until("it has ended", REPLACED, async || Ok(!process.is_alive())).await?;
+            trial.hit(1);
+            trial.until_work_is_done(4).await?;
+        }
+    }
+    let seen = trial.finish().await?;
+    let charged = seen.cluster.database()?.rows(CHARGED).await?;
+    ensure!(charged == json!([]), "attempts were burnt by restarts: {charged}");
+    Ok(())
+}

@@ -1,0 +1,140 @@
+//! One trial: the standard load, a fault again and again, and the proof that nothing came of it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
+use tasker_tests::{Cluster, until};
+
+use super::ledger::{self, Executions};
+use super::load::{Done, Load};
+use super::results;
+
+/// For members of stopped batches and epochs of the bus to be worked off.
+const AT_REST: Duration = Duration::from_secs(30);
+
+/// A cluster under the standard load.
+pub(super) struct Trial {
+    name: &'static str,
+    pub(super) cluster: Cluster,
+    load: Load,
+    rounds: u64,
+    hits: u64,
+}
+
+/// How often a fault is made to happen.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rounds {
+    /// In `make test`.
+    pub(super) few: u64,
+    /// In `make faults`, in all.
+    pub(super) all: u64,
+    /// In one cluster.
+    pub(super) at_a_time: u64,
+}
+
+/// What was seen.
+pub(super) struct Seen {
+    pub(super) executions: Executions,
+    pub(super) done: Done,
+    /// Still running.
+    pub(super) cluster: Cluster,
+}
+
+impl Trial {
+    /// Starts cluster and load, and returns when work is being done.
+    ///
+    /// Answers `None` if `make faults` has done enough of it already.
+    pub(super) async fn start(
+        name: &'static str,
+        rounds: Rounds,
+    ) -> anyhow::Result<Option<(Self, u64)>> {
+        Self::with_settings(name, rounds, "").await
+    }
+
+    pub(super) async fn with_settings(
+        name: &'static str,
+        rounds: Rounds,
+        settings: &str,
+    ) -> anyhow::Result<Option<(Self, u64)>> {
+        let Some(rounds) = results::rounds_to_do(name, rounds)? else { return Ok(None) };
+        let cluster = Cluster::for_faults(settings).await?;
+        let load = Load::start(&cluster).await?;
+        let trial = Self { name, cluster, load, rounds, hits: 0 };
+        trial.until_work_is_done(4).await?;
+        Ok(Some((trial, rounds)))
+    }
+
+    /// Waits until so many more workflows have ended.
+    pub(super) async fn until_work_is_done(&self, workflows: u64) -> anyhow::Result<()> {
+        let before = self.load.ended();
+        until("workflows end", Duration::from_secs(90), async || {
+            Ok(self.load.ended() >= before + workflows)
+        })
+        .await
+    }
+
+    /// Notes that the fault really happened.
+    pub(super) fn hit(&mut self, times: u64) {
+        self.hits += times;
+    }
+
+    /// Ends the load and checks everything: each task was accepted once and has ended as the formula
+    /// says, the invariants hold, nothing ran twice.
+    pub(super) async fn finish(self) -> anyhow::Result<Seen> {
+        ensure!(self.hits > 0, "{}: the fault never happened", self.name);
+        let done = self.load.finish().await?;
+        let (at_rest, found) = settled(&self.cluster, &done.accepted).await?;
+        let executions = ledger::read(&self.cluster).await?;
+        let broken = |id: &str| {
+            let all = found["invariants"].as_array().into_iter().flatten();
+            all.filter(|i| i["id"] == id).filter_map(|i| i["violations"].as_u64()).sum::<u64>()
+        };
+        results::record(
+            self.name,
+            &json!({
+                "rounds": self.rounds, "hits": self.hits, "tasks": done.accepted.len(),
+                "steps": found["steps"], "outcomes": found["outcomes"],
+                "lost": broken("I7") + broken("I8"), "doubled": executions.twice + broken("I1"),
+                "recovery_s": done.recovery.as_secs_f64(), "unknown_submits": done.unknown,
+                "runs": executions.begun, "wasted_runs": executions.wasted,
+            }),
+        )?;
+        at_rest.with_context(|| format!("{found:#}"))?;
+        ensure!(executions.twice == 0 && executions.invented == 0, "{executions:?}");
+        ensure!(done.batches > 0 && done.graphs > 0, "the load was none");
+        Ok(Seen { executions, done, cluster: self.cluster })
+    }
+}
+
+/// `tasker verify` until it finds everything at rest, and what it said last: the last sweeps may still
+/// be under way.
+async fn settled(
+    cluster: &Cluster,
+    accepted: &[String],
+) -> anyhow::Result<(anyhow::Result<()>, Value)> {
+    let ids = cluster.scratch().write("accepted", accepted.join("\n"))?;
+    let mut last = Value::Null;
+    let at_rest = until("the cluster is at rest", AT_REST, async || {
+        last = verify(cluster, &["--at-rest", "--accepted", &ids]).await?;
+        Ok(last["ok"] == true)
+    });
+    let at_rest = at_rest.await;
+    Ok((at_rest, last))
+}
+
+/// What `tasker verify` says.
+pub(super) async fn verify(cluster: &Cluster, more: &[&str]) -> anyhow::Result<Value> {
+    let url = cluster.state()?.database_url;
+    let mut arguments = vec!["verify", "-o", "json", "--database-url", &url];
+    arguments.extend(more);
+    let ended = cluster.tool().run(&arguments).await?;
+    ensure!(matches!(ended.code, 0 | 6), "{ended:?}");
+    ended.json()
+}
+
+/// The folder of a cluster's data.
+pub(super) fn data_dir(cluster: &Cluster) -> &Path {
+    cluster.dev().data_dir()
+}
