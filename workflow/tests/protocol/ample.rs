@@ -52,8 +52,8 @@ impl State {
     /// What a search tries in this state.
     pub(crate) fn ample_actions(&self, scenario: &Scenario) -> Vec<Priced> {
         match self.ample() {
-            Some(action) => vec![action],
-            None => self.actions(scenario),
+            Some(action) if !scenario.every_order => vec![action],
+            _ => self.actions(scenario),
         }
     }
 }

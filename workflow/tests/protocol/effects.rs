@@ -2,6 +2,7 @@
 
 use crate::action::Action;
 use crate::bus::{Key, Message};
+use crate::holes::Hole;
 use crate::mutant::Mutant;
 use crate::rows::{GONE, Lease};
 use crate::scenario::{Fault, Scenario};
@@ -112,7 +113,7 @@ impl State {
         self.put_on_bus(out, forgets, watch);
     }
 
-    pub(crate) fn put_on_bus(&mut self, out: Outgoing, forgets: bool, watch: &mut Watch) {
+    pub(crate) fn put_on_bus(&mut self, out: Outgoing, forgets: bool, watch: &mut Watch) -> bool {
         let Outgoing { slot, seq, attempt, claim_required } = out;
         let message = Message {
             slot,
@@ -124,11 +125,13 @@ impl State {
             out: false,
             old: false,
         };
-        match (self.bus.publish(message, forgets), forgets) {
+        let taken = self.bus.publish(message, forgets);
+        match (taken, forgets) {
             (false, _) => watch.reach("publish: known to the bus"),
             (true, true) => watch.reach("publish: taken twice"),
             (true, false) => {}
         }
+        taken
     }
 
     fn mark(&mut self, node: u8) {
@@ -143,7 +146,11 @@ impl State {
         let taken_over = row.publisher.is_some_and(|publisher| publisher != node);
         row.publisher = Some(node);
         let from = row.published_upto;
-        self.nodes[usize::from(node)].span = Some(Span { batch, from, next: from, taken_over });
+        let memory = &mut self.nodes[usize::from(node)];
+        let again = memory.unconfirmed & 1 << batch != 0;
+        memory.took_over |= u8::from(taken_over) << batch;
+        let taken_over = memory.took_over & 1 << batch != 0;
+        memory.span = Some(Span { batch, from, next: from, taken_over, again });
         if taken_over {
             watch.reach("batch taken over");
         }
@@ -154,11 +161,23 @@ impl State {
         let Some(span) = self.nodes[usize::from(node)].span.as_mut() else { return };
         let slot = scenario.batches[usize::from(span.batch)].first as u8 + span.next;
         span.next += 1;
-        let claim_required = span.taken_over;
+        let (claim_required, again) = (span.taken_over, span.again);
         let Some(step) = self.rows.step(slot.into()) else { return };
         if step.state == tasker_messages::StepState::Enqueued {
             let (seq, attempt) = (step.dispatch_seq, step.attempt);
-            self.put_on_bus(Outgoing { slot, seq, attempt, claim_required }, forgets, watch);
+            let step_must_claim = step.claim_required;
+            let out = Outgoing { slot, seq, attempt, claim_required };
+            let taken = self.put_on_bus(out, forgets, watch);
+            if step_must_claim && !claim_required && scenario.lets_pass(Hole::MemberUnclaimed) {
+                // Members are published without a look at what their rows say of claims.
+                watch.reach(Hole::MemberUnclaimed.words());
+                self.budget.doubled = true;
+            }
+            // Nobody must claim what may be running already.
+            if taken && again && !claim_required && scenario.lets_pass(Hole::SpanUnclaimed) {
+                watch.reach(Hole::SpanUnclaimed.words());
+                self.budget.doubled = true;
+            }
         }
     }
 
@@ -172,6 +191,10 @@ impl State {
         if confirmed && guard {
             row.published_upto = span.next;
         } else {
+            let memory = &mut self.nodes[usize::from(node)];
+            // The lane forgets the batch, and with it that others may have published members of it.
+            memory.took_over &= !(1 << span.batch);
+            memory.unconfirmed |= u8::from(!confirmed) << span.batch;
             watch.reach(if confirmed { "advance: passed over" } else { "advance: not confirmed" });
         }
     }

@@ -4,6 +4,7 @@ use tasker_messages::{ClaimVerdict, DropReason, Verdict};
 use tasker_workflow::ClaimDecision;
 
 use crate::action::{Action, Way};
+use crate::holes::Hole;
 use crate::mutant::Mutant;
 use crate::rows::{Applied, Asked, Lease, Released, Report};
 use crate::scenario::{Ending, Scenario};
@@ -129,8 +130,7 @@ impl State {
                 let step = self.rows.at(asked.slot);
                 if hold.granted_unheard {
                     watch.reach("claim: asked again after it was granted");
-                    // Found by the model: a claim that is asked again is charged again.
-                    if !scenario.strict && step.tries > tries {
+                    if step.tries > tries && scenario.lets_pass(Hole::ClaimChargedAgain) {
                         step.excuse();
                     }
                 }
@@ -202,10 +202,12 @@ impl State {
         watch: &mut Watch,
     ) -> bool {
         let taken_back = self.rows.release(released, watch);
-        if let (false, false, Some(step)) =
-            (taken_back, scenario.strict, self.rows.steps[released.slot].as_mut())
-        {
-            // Found by the model: what another worker was told to be held comes back, and is charged.
+        if let (false, true, Some(step)) = (
+            taken_back,
+            scenario.lets_pass(Hole::HeldCopyCharged),
+            self.rows.steps[released.slot].as_mut(),
+        ) {
+            // What another worker was told to be held comes back, and is charged.
             step.excuse();
         }
         if taken_back && way != Way::InDoubt {
@@ -260,8 +262,8 @@ impl State {
                     Answer::Poisoning { attempt, .. } => {
                         self.poison(scenario, node, asked.slot, attempt, asked.worker, watch);
                     }
-                    Answer::Run { .. } if !scenario.strict => {
-                        // Found by the model: it is charged, and what it fences out once more.
+                    Answer::Run { .. } if scenario.lets_pass(Hole::LateClaim) => {
+                        // It is charged, and what it fences out once more.
                         let step = self.rows.at(asked.slot);
                         step.excuse();
                         if step.tries > tries {

@@ -3,6 +3,7 @@
 use tasker_messages::{StepFailure, StepKind};
 use tasker_workflow::{Template, batching};
 
+use crate::holes::Hole;
 use crate::mutant::Mutant;
 
 /// What may go wrong, or what handlers may do. Each has a budget per path.
@@ -45,7 +46,26 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const COUNT: usize = Fault::Unserved as usize + 1;
+    pub(crate) const ALL: [Fault; 17] = [
+        Fault::WorkerCrash,
+        Fault::NodeCrash,
+        Fault::Expiry,
+        Fault::SlowLease,
+        Fault::Loss,
+        Fault::StoreLoss,
+        Fault::Restart,
+        Fault::Duplicate,
+        Fault::Drop,
+        Fault::Late,
+        Fault::Ambiguous,
+        Fault::Hasty,
+        Fault::Drain,
+        Fault::Cancel,
+        Fault::Retryable,
+        Fault::Permanent,
+        Fault::Unserved,
+    ];
+    pub(crate) const COUNT: usize = Fault::ALL.len();
 
     /// What handlers do is no fault.
     const fn is_free(self) -> bool {
@@ -72,6 +92,11 @@ impl Budget {
 
     pub(crate) fn allows(&self, fault: Fault) -> bool {
         self.left[fault as usize] > 0 && (fault.is_free() || self.total > 0)
+    }
+
+    /// Nothing goes wrong any more.
+    pub(crate) fn exhausted(self) -> Self {
+        Self { doubled: self.doubled, ..Self::default() }
     }
 
     /// Whether anything may still go wrong.
@@ -132,12 +157,14 @@ pub(crate) struct Scenario {
     pub(crate) waits_for_slot: bool,
     /// Whether handlers take no time: then only reports do, and there are fewer states.
     pub(crate) instant: bool,
+    /// Whether orders are tried that make no difference ([`crate::ample`]).
+    pub(crate) every_order: bool,
     /// Whether the search begins with the batch written and sealed.
     pub(crate) begins_sealed: bool,
     pub(crate) budget: Budget,
     pub(crate) mutant: Option<Mutant>,
-    /// Whether what the model has found, and the product still does, counts as a violation.
-    pub(crate) strict: bool,
+    /// What the product still does and counts as a violation here.
+    pub(crate) strict_about: Option<Hole>,
     pub(crate) kinds: Vec<StepKind>,
     pub(crate) positions: Vec<usize>,
 }
@@ -180,10 +207,11 @@ impl Scenario {
             split_apply: false,
             waits_for_slot: false,
             instant: true,
+            every_order: false,
             begins_sealed: false,
             budget: Budget::default(),
             mutant: None,
-            strict: false,
+            strict_about: None,
             kinds,
             positions,
         }
@@ -191,6 +219,11 @@ impl Scenario {
 
     pub(crate) fn is(&self, mutant: Mutant) -> bool {
         self.mutant == Some(mutant)
+    }
+
+    /// Whether what the product still does is let pass, and counted.
+    pub(crate) fn lets_pass(&self, hole: Hole) -> bool {
+        self.strict_about != Some(hole)
     }
 
     /// How many rows there may be: one for each step of the template and each member.

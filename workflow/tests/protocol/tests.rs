@@ -9,7 +9,7 @@ use crate::scenarios;
 use crate::search::{Found, explore};
 
 /// No scenario has more states than this.
-const MOST: usize = 4_000_000;
+pub(crate) const MOST: usize = 4_000_000;
 
 /// Everything that must hold holds in each state, the end can be reached from each, and the search has
 /// come by these paths: without them it would show nothing.
@@ -104,6 +104,13 @@ fn a_diamond() {
     holds(&scenarios::diamond(), &["in doubt: was committed", "in doubt: was not committed"]);
 }
 
+/// What is left out makes no difference: the same search without leaving anything out.
+#[test]
+fn a_batch_in_every_order() {
+    let scenario = Scenario { name: "batch, every order", every_order: true, ..scenarios::batch() };
+    holds(&scenario, &["claim: held", "in doubt: was committed"]);
+}
+
 #[test]
 fn failures_that_are_tried_again() {
     let paths = [
@@ -149,7 +156,7 @@ fn workers_that_drain_and_a_task_that_is_cancelled() {
     holds(&scenarios::endings(), &paths);
 }
 
-fn with(scenario: Scenario, total: u8, faults: &[Fault]) -> Scenario {
+pub(crate) fn with(scenario: Scenario, total: u8, faults: &[Fault]) -> Scenario {
     let kinds: Vec<(Fault, u8)> = faults.iter().map(|&fault| (fault, 1)).collect();
     Scenario { budget: Budget::new(total, &kinds), ..scenario }
 }

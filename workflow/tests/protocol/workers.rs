@@ -6,6 +6,7 @@ use tasker_messages::{StepKind, StepState};
 
 use crate::action::Action;
 use crate::bus::Key;
+use crate::holes::Hole;
 use crate::mutant::Mutant;
 use crate::rows::GONE;
 use crate::scenario::{Ending, Fault, Scenario};
@@ -27,6 +28,19 @@ fn meet(held: Option<(u8, u8)>, come: (u8, u8)) -> Meeting {
         Some((_, seq)) if come.1 < seq => Meeting::Older,
         Some((attempt, seq)) if come.1 > seq && come.0 > attempt => Meeting::Later,
         Some(_) => Meeting::Same,
+    }
+}
+
+/// Acknowledgements that the product sends and should not.
+fn hold_hole(hold: &Hold, key: Key) -> Option<Hole> {
+    match hold.answer {
+        // The answer is about the message that was asked for.
+        _ if key.seq != hold.asked_seq => Some(Hole::LaterAcknowledged),
+        // The worker does not look whether its step was taken back.
+        Answer::Released { taken_back: false } => Some(Hole::DrainAcknowledged),
+        // The orchestrator does not look whether the poisoned step was ended.
+        Answer::DropInVain => Some(Hole::PoisonAcknowledged),
+        _ => None,
     }
 }
 
@@ -91,9 +105,9 @@ impl State {
                 let replaced = hold.seq != message.seq;
                 hold.seq = message.seq;
                 let previous = hold.ack.replace(key);
-                if previous.is_some_and(|old| old.seq == key.seq && old != key) && !scenario.strict
-                {
-                    // Found by the model: nobody extends the other copy, which comes back and is charged.
+                let is_copy = previous.is_some_and(|old| old.seq == key.seq && old != key);
+                if is_copy && scenario.lets_pass(Hole::CopyCharged) {
+                    // Nobody extends the other copy, which comes back and is charged.
                     self.rows.at(key.slot.into()).excuse();
                 }
                 let previous = previous.filter(|_| replaced);
@@ -131,8 +145,9 @@ impl State {
         let Some(step) = self.rows.steps[slot].as_mut() else {
             return watch.broken("a step runs that does not exist");
         };
-        let before = step.ran & (1 << attempt) != 0;
-        step.ran |= 1 << attempt;
+        let bit = 1 << attempt.min(63);
+        let before = step.ran & bit != 0 && attempt < 63;
+        step.ran |= bit;
         watch.require(!before || doubled, "one attempt runs twice");
         let waits = step.state == StepState::Pending && step.outcome.is_none();
         watch.require(!waits, "a step runs before its parents have ended");
@@ -195,27 +210,25 @@ impl State {
             }
             _ => (true, None),
         };
-        match hold.ack.filter(|_| acknowledges) {
-            // Found by the model: the answer is about the message that was asked for.
-            Some(key) if key.seq != hold.asked_seq && !scenario.strict => {
-                watch.reach("an answer acknowledges a later message");
-                self.bus.acknowledge(key);
-            }
-            // Found by the model: the worker does not look whether its step was taken back.
-            Some(key)
-                if hold.answer == (Answer::Released { taken_back: false }) && !scenario.strict =>
-            {
-                watch.reach("a step is acknowledged that was not taken back");
-                self.bus.acknowledge(key);
-            }
-            // Found by the model: nobody looks whether the poisoned step was ended.
-            Some(key) if hold.answer == Answer::DropInVain && !scenario.strict => {
-                watch.reach("a step is acknowledged that was not poisoned");
-                self.bus.acknowledge(key);
-            }
-            Some(key) => self.acknowledge(key, ack_lost, watch),
-            None => {}
+        let forgotten = hold.ack.filter(|key| !acknowledges && key.seq != hold.asked_seq);
+        if forgotten.is_some() && scenario.lets_pass(Hole::LaterAcknowledged) {
+            // The later message is forgotten like the one that was asked for, comes back and is charged.
+            self.rows.at(hold.slot.into()).excuse();
         }
+        let Some(key) = hold.ack.filter(|_| acknowledges) else {
+            return self.follow(scenario, worker, next, watch);
+        };
+        match hold_hole(&hold, key) {
+            Some(hole) if scenario.lets_pass(hole) => {
+                watch.reach(hole.words());
+                self.bus.acknowledge(key);
+            }
+            _ => self.acknowledge(key, ack_lost, watch),
+        }
+        self.follow(scenario, worker, next, watch);
+    }
+
+    fn follow(&mut self, scenario: &Scenario, worker: u8, next: Option<Next>, watch: &mut Watch) {
         if let Some(next) = next {
             self.go_on(scenario, worker, next, watch);
         }
@@ -268,7 +281,7 @@ impl State {
             }
         }
         let w = &mut self.workers[usize::from(worker)];
-        let doubts = w.doubts && !scenario.strict;
+        let doubts = w.doubts && scenario.lets_pass(Hole::NewWorkerTrusts);
         for hold in std::mem::replace(w, Worker { holds: Vec::new(), doubts }).holds {
             if let Some(step) = self.rows.steps[usize::from(hold.slot)].as_mut() {
                 step.excuse();

@@ -138,6 +138,8 @@ pub(crate) struct Span {
     pub(crate) from: u8,
     pub(crate) next: u8,
     pub(crate) taken_over: bool,
+    /// Whether this node has published these before, and does not know what became of it.
+    pub(crate) again: bool,
 }
 
 /// What an orchestrator remembers; all of it may be lost.
@@ -146,6 +148,10 @@ pub(crate) struct Node {
     pub(crate) publish: Vec<Outgoing>,
     pub(crate) mark: Vec<(u8, u8)>,
     pub(crate) span: Option<Span>,
+    /// The batches that it took over, as a set: their members must be claimed (`claim_below`).
+    pub(crate) took_over: u8,
+    /// The batches of which it published members without a confirmation, as a set.
+    pub(crate) unconfirmed: u8,
     /// Whether it sends everything outstanding to a new stream.
     pub(crate) serves_epoch: bool,
     /// What it read and does not look at again: for mutants.

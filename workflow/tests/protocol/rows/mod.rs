@@ -52,7 +52,7 @@ pub(crate) struct Step {
     /// Deliveries whose worker vanished, and failures that were reported: so many tries may be charged.
     pub(crate) excuses: u8,
     /// Which attempts have been run.
-    pub(crate) ran: u16,
+    pub(crate) ran: u64,
 }
 
 impl Step {
