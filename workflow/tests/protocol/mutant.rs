@@ -1,0 +1,48 @@
+//! Switches that turn off one guard each. Every one of them must be caught.
+
+/// A guard that is off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Mutant {
+    /// An outcome is stored whatever its attempt.
+    NoAttemptFence,
+    /// An outcome is stored although there is one.
+    NoTerminalTest,
+    /// Counters go down although nothing was inserted.
+    CountsWithoutChange,
+    /// Children are published before the commit that makes them ready.
+    PublishBeforeCommit,
+    /// A worker acknowledges before its report is answered.
+    AckBeforeCommit,
+    /// A worker acknowledges what another one holds.
+    AckHeld,
+    /// A worker acknowledges whatever is stale.
+    AckStale,
+    /// What is lost is sent again under its old number, which the bus remembers.
+    SameMessageId,
+    /// A redelivery runs at once.
+    NoClaimOnRedelivery,
+    /// A worker trusts the bus after its restart.
+    NoClaimAfterRestart,
+    /// A copy that a sweep publishes runs at once.
+    SweepWithoutClaim,
+    /// A message is judged by its attempt.
+    JudgedByAttempt,
+    /// Any claim costs a try.
+    ChargedForSweeps,
+    /// A claim does not look whether there is an outcome.
+    RaisedAfterOutcome,
+    /// Whoever ends the last member decides by what it saw before its commit, and nobody else does.
+    CheckedBeforeCommit,
+    /// Converging does not lock what it reads.
+    ConvergedWithoutLock,
+    /// Members are seen before their batch is sealed.
+    NoSealTest,
+    /// Sealing does not look whether it is done.
+    SealedTwice,
+    /// Children that came while a lock was waited for are not noticed.
+    EdgesNotCompared,
+    /// Nobody looks for ready steps that were not published.
+    NoSweep,
+    /// Nobody compares rows with the bus.
+    NoReconciler,
+}

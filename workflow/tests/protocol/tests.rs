@@ -1,0 +1,219 @@
+//! What the searches must show.
+
+use crate::mutant::Mutant as M;
+use crate::scenario::Fault::{
+    Ambiguous, Drop, Expiry, Loss, NodeCrash, Restart, SlowLease, WorkerCrash,
+};
+use crate::scenario::{Budget, Fault, Scenario};
+use crate::scenarios;
+use crate::search::{Found, explore};
+
+/// No scenario has more states than this.
+pub(crate) const MOST: usize = 4_000_000;
+
+/// Everything that must hold holds in each state, the end can be reached from each, and the search has
+/// come by these paths: without them it would show nothing.
+fn holds(scenario: &Scenario, must_reach: &[&str]) {
+    let Found { states, transitions, depth, took, reached, flaw } = explore(scenario, MOST);
+    println!(
+        "{}: {states} states, {transitions} transitions, depth {depth}, {:.1} s",
+        scenario.name,
+        took.as_secs_f64()
+    );
+    if let Some(flaw) = flaw {
+        panic!("{}: {}", scenario.name, flaw.text());
+    }
+    let missing: Vec<&&str> =
+        must_reach.iter().filter(|path| !reached.contains_key(*path)).collect();
+    assert!(
+        missing.is_empty(),
+        "{}: never came by {missing:?}, only by {reached:#?}",
+        scenario.name
+    );
+}
+
+#[test]
+fn a_batch_with_any_fault() {
+    let paths = [
+        "claim: runs",
+        "claim: held",
+        "claim: dropped, ended",
+        "claim: dropped, superseded",
+        "report: applied",
+        "report: duplicate",
+        "report: stale, not sent again",
+        "report: stale, sent again",
+        "dispatched again",
+        "swept",
+        "batch taken over",
+        "batch converged",
+        "commit in doubt",
+        "in doubt: was committed",
+        "in doubt: was not committed",
+        "message lost",
+        "worker died",
+        "orchestrator died",
+        "late request",
+        "acknowledgement lost",
+        "answer lost",
+        "advance: not confirmed",
+        "advance: passed over",
+        "publish: known to the bus",
+        "time of a message ran out",
+        "delivery: of a held step",
+        "task complete",
+    ];
+    holds(&scenarios::batch(), &paths);
+}
+
+#[test]
+fn a_batch_with_two_faults() {
+    holds(&scenarios::batch_twice(), &["batch converged", "worker died", "orchestrator died"]);
+}
+
+#[test]
+fn a_batch_on_a_bus_that_forgets() {
+    let paths = ["bus restarted", "delivery: older than the held one", "claim: held"];
+    holds(&scenarios::batch_and_bus(), &paths);
+}
+
+#[test]
+fn a_chain_that_is_handed_over() {
+    let paths = [
+        "step handed over",
+        "handed step: given back",
+        "handed step: held already",
+        "release: started",
+        "release: unstarted",
+        "release: not taken back",
+        "worker drained",
+        "delivery: of a later attempt than the held one",
+        "publish: taken twice",
+    ];
+    holds(&scenarios::chain(), &paths);
+}
+
+#[test]
+fn a_chain_on_a_bus_that_loses_its_store() {
+    let paths = ["store lost", "bus restarted", "dispatched again", "claim: dropped, superseded"];
+    holds(&scenarios::chain_and_bus(), &paths);
+}
+
+#[test]
+fn a_diamond() {
+    holds(&scenarios::diamond(), &["in doubt: was committed", "in doubt: was not committed"]);
+}
+
+/// What is left out makes no difference: the same search without leaving anything out.
+#[test]
+fn a_batch_in_every_order() {
+    let scenario = Scenario { name: "batch, every order", every_order: true, ..scenarios::batch() };
+    holds(&scenario, &["claim: held", "in doubt: was committed"]);
+}
+
+#[test]
+fn failures_that_are_tried_again() {
+    let paths = [
+        "retry scheduled",
+        "retry scheduled, not charged",
+        "claim: poison",
+        "poisoned",
+        "task error",
+        "task blocked by failures",
+    ];
+    holds(&scenarios::retries(), &paths);
+}
+
+#[test]
+fn workers_that_vanish_too_often() {
+    let paths = ["claim: poison", "poisoned", "poisoned, but it had moved on", "task error"];
+    holds(&scenarios::poison(), &paths);
+}
+
+#[test]
+fn an_expansion() {
+    let paths = [
+        "batch sealed",
+        "batch converged",
+        "expansion cancelled",
+        "members cancelled",
+        "claim: dropped, unknown",
+        "task cancelled",
+        "task error",
+        "task blocked by failures",
+    ];
+    holds(&scenarios::expansion(), &paths);
+}
+
+#[test]
+fn edges_that_come_late() {
+    holds(&scenarios::late_edges(), &["report: edges came meanwhile"]);
+}
+
+#[test]
+fn workers_that_drain_and_a_task_that_is_cancelled() {
+    let paths = ["worker drained", "release: unstarted", "task cancelled", "members cancelled"];
+    holds(&scenarios::endings(), &paths);
+}
+
+pub(crate) fn with(scenario: Scenario, total: u8, faults: &[Fault]) -> Scenario {
+    let kinds: Vec<(Fault, u8)> = faults.iter().map(|&fault| (fault, 1)).collect();
+    Scenario { budget: Budget::new(total, &kinds), ..scenario }
+}
+
+/// A guard that is off, where, and the rule that it breaks.
+fn mutants() -> Vec<(M, Scenario, &'static str)> {
+    let diamond = |total, faults| with(scenarios::diamond(), total, faults);
+    let chain = |total, faults| with(scenarios::chain(), total, faults);
+    let batch = |total, faults| with(scenarios::batch(), total, faults);
+    let expansion = |total, faults| with(scenarios::expansion(), total, faults);
+    let edges = |total, faults| with(scenarios::late_edges(), total, faults);
+    let steps = &["split b", "work w split", "join j work", "other -", "next - split other"];
+    let two_parents = Scenario::new("two parents", steps, &[("work", 2)], 3);
+    let end = "the end cannot be reached any more";
+    let needed = "a message is acknowledged that is still needed";
+    let other = "an outcome is not the current attempt's";
+    let twice = "one attempt runs twice";
+    let parents = "a step waits for another number of parents than it has";
+    vec![
+        (M::NoAttemptFence, batch(1, &[Expiry]), other),
+        (M::NoTerminalTest, batch(1, &[Drop]), "an outcome was applied twice"),
+        (M::CountsWithoutChange, batch(1, &[Drop]), "what remains of a batch is miscounted"),
+        (
+            M::PublishBeforeCommit,
+            diamond(1, &[Ambiguous]),
+            "a step runs before its parents have ended",
+        ),
+        (M::AckBeforeCommit, diamond(0, &[]), needed),
+        (M::AckHeld, diamond(1, &[Expiry]), needed),
+        (M::AckStale, diamond(1, &[Expiry]), needed),
+        (M::SameMessageId, diamond(1, &[Loss]), end),
+        (M::NoClaimOnRedelivery, diamond(1, &[WorkerCrash]), twice),
+        (M::NoClaimAfterRestart, diamond(1, &[Restart]), twice),
+        (M::SweepWithoutClaim, chain(1, &[SlowLease]), twice),
+        (M::JudgedByAttempt, diamond(2, &[Expiry, WorkerCrash]), needed),
+        (M::ChargedForSweeps, diamond(1, &[Loss]), "a try was charged although no worker vanished"),
+        (M::RaisedAfterOutcome, diamond(1, &[Drop]), other),
+        (M::CheckedBeforeCommit, Scenario { split_apply: true, ..batch(0, &[]) }, end),
+        (M::ConvergedWithoutLock, batch(0, &[]), "a counter of the task fell below zero"),
+        (M::NoSealTest, expansion(0, &[]), "a member runs before its batch is sealed"),
+        (M::SealedTwice, two_parents, parents),
+        (M::EdgesNotCompared, edges(0, &[]), parents),
+        (M::NoSweep, diamond(1, &[NodeCrash]), end),
+        (M::NoReconciler, diamond(1, &[Loss]), end),
+    ]
+}
+
+#[test]
+fn every_mutant_is_caught() {
+    let mutants = mutants();
+    for (mutant, scenario, rule) in mutants {
+        // What finds the mutant finds nothing where all guards are on.
+        assert!(explore(&scenario, MOST).flaw.is_none(), "{mutant:?} is found without it");
+        let scenario = Scenario { mutant: Some(mutant), ..scenario };
+        let found = explore(&scenario, MOST);
+        let flaw = found.flaw.unwrap_or_else(|| panic!("{mutant:?} is not caught"));
+        assert_eq!(flaw.rule, rule, "{mutant:?}: {}", flaw.text());
+        println!("{mutant:?}: {} steps, {} states: {rule}", flaw.trace.len(), found.states);
+    }
+}

@@ -1,0 +1,300 @@
+//! What an action does: the part of workers. What a delivery is to a worker that holds the step
+//! already mirrors `worker/held.rs`, and the rest `worker/pull_loop.rs`, `claims.rs`, `report.rs` and
+//! `drain.rs`.
+
+use tasker_messages::{StepKind, StepState};
+
+use crate::action::Action;
+use crate::bus::Key;
+use crate::holes::Hole;
+use crate::mutant::Mutant;
+use crate::rows::GONE;
+use crate::scenario::{Ending, Fault, Scenario};
+use crate::watch::Watch;
+use crate::world::{Answer, Hold, Late, Next, Phase, State, Worker};
+
+/// What a delivery is to a worker (`meet` in `worker/held.rs`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Meeting {
+    New,
+    Same,
+    Older,
+    Later,
+}
+
+fn meet(held: Option<(u8, u8)>, come: (u8, u8)) -> Meeting {
+    match held {
+        None => Meeting::New,
+        Some((_, seq)) if come.1 < seq => Meeting::Older,
+        Some((attempt, seq)) if come.1 > seq && come.0 > attempt => Meeting::Later,
+        Some(_) => Meeting::Same,
+    }
+}
+
+/// Acknowledgements that the product sends and should not.
+fn hold_hole(hold: &Hold, key: Key) -> Option<Hole> {
+    match hold.answer {
+        // The answer is about the message that was asked for.
+        _ if key.seq != hold.asked_seq => Some(Hole::LaterAcknowledged),
+        // The worker does not look whether its step was taken back.
+        Answer::Released { taken_back: false } => Some(Hole::DrainAcknowledged),
+        // The orchestrator does not look whether the poisoned step was ended.
+        Answer::DropInVain => Some(Hole::PoisonAcknowledged),
+        _ => None,
+    }
+}
+
+impl State {
+    pub(crate) fn apply_worker(&mut self, scenario: &Scenario, action: Action, watch: &mut Watch) {
+        match action {
+            Action::Deliver { worker, key } => self.deliver(scenario, worker, key, watch),
+            Action::Start { worker, hold } => self.start(scenario, worker, hold, watch),
+            Action::Finish { worker, hold, ending } => {
+                self.finish(scenario, worker, hold, ending, watch);
+            }
+            Action::Answered { worker, hold, ack_lost } => {
+                self.answered(scenario, worker, hold, ack_lost, watch);
+            }
+            Action::Beat { worker } => {
+                for hold in self.workers[usize::from(worker)].holds.clone() {
+                    let claims = matches!(hold.phase, Phase::Claiming { .. });
+                    if !claims && !hold.is_releasing() {
+                        self.rows.renew_lease(hold.slot.into(), hold.attempt, worker, watch);
+                    }
+                }
+            }
+            Action::CrashWorker { worker, asked } => self.crash(scenario, worker, asked, watch),
+            Action::Drain { worker } => {
+                for hold in &mut self.workers[usize::from(worker)].holds {
+                    let unstarted = hold.phase == Phase::Waiting;
+                    if !matches!(hold.phase, Phase::Reporting(_)) {
+                        hold.asked_seq = hold.seq;
+                        (hold.phase, hold.answer) = (Phase::Releasing { unstarted }, Answer::None);
+                    }
+                }
+                watch.reach("worker drained");
+            }
+            other => unreachable!("{other:?}"),
+        }
+    }
+
+    fn deliver(&mut self, scenario: &Scenario, worker: u8, key: Key, watch: &mut Watch) {
+        let Some(place) = self.bus.find(key) else { return };
+        let message = &mut self.bus.messages[place];
+        let redelivered = message.delivered > 0;
+        message.delivered = (message.delivered + 1).min(2);
+        let old = std::mem::take(&mut message.old);
+        message.out = true;
+        let message = *message;
+        let w = &mut self.workers[usize::from(worker)];
+        let again = redelivered && !scenario.is(Mutant::NoClaimOnRedelivery);
+        let old = w.doubts && old && !scenario.is(Mutant::NoClaimAfterRestart);
+        let must_claim = again || message.claim_required || old;
+        let held = w.holds.iter().position(|hold| hold.slot == message.slot);
+        let known = held.map(|place| (w.holds[place].attempt, w.holds[place].seq));
+        let phase = if must_claim { Phase::Claiming { redelivered } } else { Phase::Waiting };
+        let fresh = Hold::new(message.slot, message.attempt, message.seq, Some(key), phase);
+        match (meet(known, (message.attempt, message.seq)), held) {
+            (Meeting::Older, _) => {
+                watch.reach("delivery: older than the held one");
+                return self.acknowledge(key, false, watch);
+            }
+            (Meeting::Same, Some(place)) => {
+                watch.reach("delivery: of a held step");
+                let hold = &mut w.holds[place];
+                let replaced = hold.seq != message.seq;
+                hold.seq = message.seq;
+                let previous = hold.ack.replace(key);
+                let is_copy = previous.is_some_and(|old| old.seq == key.seq && old != key);
+                if is_copy && scenario.lets_pass(Hole::CopyCharged) {
+                    // Nobody extends the other copy, which comes back and is charged.
+                    self.rows.at(key.slot.into()).excuse();
+                }
+                let previous = previous.filter(|_| replaced);
+                return previous.into_iter().for_each(|key| self.acknowledge(key, false, watch));
+            }
+            (Meeting::Later, Some(place)) => {
+                watch.reach("delivery: of a later attempt than the held one");
+                let overtaken = self.request(worker, place as u8);
+                self.late.extend(overtaken.filter(|late| matches!(late, Late::Report(_))));
+                *self.hold(worker, place as u8) = fresh;
+            }
+            _ => {
+                w.holds.push(fresh);
+                w.holds.sort_unstable_by_key(|hold| hold.slot);
+            }
+        }
+        if !must_claim && !scenario.waits_for_slot {
+            self.start_slot(scenario, worker, message.slot, watch);
+        }
+    }
+
+    fn start_slot(&mut self, scenario: &Scenario, worker: u8, slot: u8, watch: &mut Watch) {
+        let holds = &self.workers[usize::from(worker)].holds;
+        if let Some(place) = holds.iter().position(|hold| hold.slot == slot) {
+            self.start(scenario, worker, place as u8, watch);
+        }
+    }
+
+    /// The handler is called.
+    fn start(&mut self, scenario: &Scenario, worker: u8, place: u8, watch: &mut Watch) {
+        let hold = self.hold(worker, place);
+        (hold.phase, hold.asked_seq) = (Phase::Running, hold.seq);
+        let (slot, attempt) = (usize::from(hold.slot), hold.attempt);
+        let doubled = self.budget.doubled;
+        let Some(step) = self.rows.steps[slot].as_mut() else {
+            return watch.broken("a step runs that does not exist");
+        };
+        let bit = 1 << attempt.min(63);
+        let before = step.ran & bit != 0 && attempt < 63;
+        step.ran |= bit;
+        watch.require(!before || doubled, "one attempt runs twice");
+        let waits = step.state == StepState::Pending && step.outcome.is_none();
+        watch.require(!waits, "a step runs before its parents have ended");
+        if let Some(batch) = scenario.batch_of(slot) {
+            let sealed = self.rows.batches[batch].as_ref().is_some_and(|b| b.sealed);
+            watch.require(sealed, "a member runs before its batch is sealed");
+        }
+        if scenario.instant && self.ends_one_way(scenario, slot) {
+            self.finish(scenario, worker, place, Ending::Done(0), watch);
+        }
+    }
+
+    fn ends_one_way(&self, scenario: &Scenario, slot: usize) -> bool {
+        let ways = [Fault::Retryable, Fault::Permanent, Fault::Unserved];
+        scenario.kind(slot) != StepKind::Decision
+            && !ways.iter().any(|&way| self.budget.allows(way))
+    }
+
+    fn finish(
+        &mut self,
+        scenario: &Scenario,
+        worker: u8,
+        place: u8,
+        ending: Ending,
+        watch: &mut Watch,
+    ) {
+        let hold = self.hold(worker, place);
+        (hold.phase, hold.asked_seq) = (Phase::Reporting(ending), hold.seq);
+        if scenario.is(Mutant::AckBeforeCommit) {
+            let ack = hold.ack.take();
+            ack.into_iter().for_each(|key| self.acknowledge(key, false, watch));
+        }
+    }
+
+    fn answered(
+        &mut self,
+        scenario: &Scenario,
+        worker: u8,
+        place: u8,
+        ack_lost: bool,
+        watch: &mut Watch,
+    ) {
+        let hold = *self.hold(worker, place);
+        if let Answer::Run { attempt } = hold.answer {
+            let known = self.hold(worker, place);
+            *known = Hold {
+                attempt,
+                ..Hold::new(hold.slot, attempt, hold.seq, hold.ack, Phase::Waiting)
+            };
+            if !scenario.waits_for_slot {
+                self.start(scenario, worker, place, watch);
+            }
+            return;
+        }
+        self.workers[usize::from(worker)].holds.remove(place.into());
+        let (acknowledges, next) = match hold.answer {
+            Answer::Held => (scenario.is(Mutant::AckHeld), None),
+            Answer::Verdict { acknowledges, next } => {
+                (acknowledges || scenario.is(Mutant::AckStale), next)
+            }
+            _ => (true, None),
+        };
+        let forgotten = hold.ack.filter(|key| !acknowledges && key.seq != hold.asked_seq);
+        if forgotten.is_some() && scenario.lets_pass(Hole::LaterAcknowledged) {
+            // The later message is forgotten like the one that was asked for, comes back and is charged.
+            self.rows.at(hold.slot.into()).excuse();
+        }
+        let Some(key) = hold.ack.filter(|_| acknowledges) else {
+            return self.follow(scenario, worker, next, watch);
+        };
+        match hold_hole(&hold, key) {
+            Some(hole) if scenario.lets_pass(hole) => {
+                watch.reach(hole.words());
+                self.bus.acknowledge(key);
+            }
+            _ => self.acknowledge(key, ack_lost, watch),
+        }
+        self.follow(scenario, worker, next, watch);
+    }
+
+    fn follow(&mut self, scenario: &Scenario, worker: u8, next: Option<Next>, watch: &mut Watch) {
+        if let Some(next) = next {
+            self.go_on(scenario, worker, next, watch);
+        }
+    }
+
+    /// `go_on` in `worker/report.rs`: a handed step is run if there is a slot, or given back.
+    fn go_on(&mut self, scenario: &Scenario, worker: u8, next: Next, watch: &mut Watch) {
+        let Next { slot, attempt, seq } = next;
+        let w = &mut self.workers[usize::from(worker)];
+        let free = w.busy(scenario) < scenario.slots && !w.drains();
+        let known = w.holds.iter().any(|hold| hold.slot == slot);
+        if known {
+            watch.reach("handed step: held already");
+            return;
+        }
+        let phase = if free { Phase::Waiting } else { Phase::Releasing { unstarted: true } };
+        w.holds.push(Hold::new(slot, attempt, seq, None, phase));
+        w.holds.sort_unstable_by_key(|hold| hold.slot);
+        if !free {
+            watch.reach("handed step: given back");
+        } else if !scenario.waits_for_slot {
+            self.start_slot(scenario, worker, slot, watch);
+        }
+    }
+
+    /// An acknowledgement leaves the worker. It is wrong unless the step has ended, or a later message
+    /// is on the way or will be.
+    pub(crate) fn acknowledge(&mut self, key: Key, lost: bool, watch: &mut Watch) {
+        let finished = self.rows.is_finished();
+        let done = self
+            .rows
+            .step(key.slot.into())
+            .is_none_or(|step| step.outcome.is_some() || step.dispatch_seq > key.seq || finished);
+        watch.require(done, "a message is acknowledged that is still needed");
+        if lost {
+            watch.reach("acknowledgement lost");
+        } else {
+            self.bus.acknowledge(key);
+        }
+    }
+
+    /// It is gone with all it held; another one with another id takes its place.
+    fn crash(&mut self, scenario: &Scenario, worker: u8, asked: bool, watch: &mut Watch) {
+        if asked {
+            for place in 0..self.workers[usize::from(worker)].holds.len() as u8 {
+                if self.hold(worker, place).asks() {
+                    let late = self.request(worker, place);
+                    self.late.extend(late);
+                }
+            }
+        }
+        let w = &mut self.workers[usize::from(worker)];
+        let doubts = w.doubts && scenario.lets_pass(Hole::NewWorkerTrusts);
+        for hold in std::mem::replace(w, Worker { holds: Vec::new(), doubts }).holds {
+            if let Some(step) = self.rows.steps[usize::from(hold.slot)].as_mut() {
+                step.excuse();
+            }
+        }
+        self.orphan_leases(worker, GONE);
+        for late in &mut self.late {
+            match late {
+                Late::Claim(asked) if asked.worker == worker => asked.worker = GONE,
+                Late::Report(report) if report.worker == worker => report.worker = GONE,
+                _ => {}
+            }
+        }
+        watch.reach("worker died");
+    }
+}
