@@ -31,6 +31,8 @@ pub struct ConsumerLoad {
     /// When the consumer was made, by the server's clock. Another time is another consumer, which knows
     /// nothing of what the one before has delivered.
     pub created_unix_nanos: i64,
+    /// How long ago that was.
+    pub age: Duration,
     /// Messages that have not been delivered yet.
     pub pending: u64,
     /// Deliveries that are not acknowledged.
@@ -282,9 +284,15 @@ impl Bus {
     ) -> Result<Option<ConsumerLoad>, BusError> {
         let durable = subject::work_durable(namespace, queue);
         let api = format!("CONSUMER.INFO.{}.{durable}", subject::WORK_STREAM);
-        let info: Option<consumer::Info> = self.info(api).await?;
-        Ok(info.map(|info| ConsumerLoad {
+        let Some(answer) = self.info::<serde_json::Value>(api.clone()).await? else {
+            return Ok(None);
+        };
+        let malformed = |e| BusError::jetstream(format!("read the answer to {api}"), e);
+        let ServerTime { ts } = ServerTime::deserialize(&answer).map_err(malformed)?;
+        let info: consumer::Info = serde_json::from_value(answer).map_err(malformed)?;
+        Ok(Some(ConsumerLoad {
             created_unix_nanos: unix_nanos(info.created),
+            age: (ts - info.created).try_into().unwrap_or_default(),
             pending: info.num_pending,
             ack_pending: info.num_ack_pending as u64,
             ack_floor_stream_seq: info.ack_floor.stream_sequence,

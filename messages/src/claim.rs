@@ -87,9 +87,12 @@ pub struct ReleasedStep {
     pub unstarted: bool,
 }
 
-/// The answer to a [`ReleaseRequest`]; afterwards the messages are acknowledged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// The answer to a [`ReleaseRequest`]; afterwards the messages of what was released are acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReleaseReply {
-    /// How many of the steps were still with the worker.
+    /// How many of the steps were still with the worker, and are not any more.
     pub released: u32,
+    /// Which of them.
+    #[serde(default)]
+    pub steps: Vec<StepId>,
 }

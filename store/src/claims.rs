@@ -77,6 +77,7 @@ impl Store {
                 ended: row.ended,
                 live: row.live,
                 held_by_other: row.held_by_other,
+                held_by_claimant: row.held_by_claimant,
                 dispatch_seq: row.dispatch_seq as u32,
                 attempt: row.attempt as u32,
                 tries: row.tries as u32,
@@ -108,6 +109,7 @@ impl Store {
     pub async fn release_steps(
         &self,
         namespace: &Namespace,
+        worker: WorkerId,
         steps: &[ReleasedStep],
     ) -> Result<Vec<StepId>, StoreError> {
         retry_conflicts(|| async {
@@ -126,6 +128,7 @@ impl Store {
                 namespace.as_str(),
                 &attempts,
                 &unstarted,
+                worker.as_uuid(),
             )
             .fetch_all(&mut *tx)
             .await?;

@@ -64,7 +64,7 @@ pub struct OpenBatch {
     pub ended: u32,
     /// How many may be outstanding at a time.
     pub parallelism: Option<u32>,
-    /// Whether another node published before: more may be on the bus than it recorded.
+    /// Whether somebody published before, perhaps this node: more may be on the bus than was recorded.
     pub taken_over: bool,
 }
 
@@ -81,6 +81,8 @@ pub struct MemberRow {
     pub dispatch_seq: u32,
     /// The member's range as JSON text.
     pub cursor: Option<String>,
+    /// Whether a worker must claim it before it runs it.
+    pub claim_required: bool,
 }
 
 impl Store {
@@ -201,6 +203,7 @@ impl Store {
             attempt: row.attempt as u32,
             dispatch_seq: row.dispatch_seq as u32,
             cursor: row.cursor,
+            claim_required: row.claim_required,
         });
         Ok(members.collect())
     }

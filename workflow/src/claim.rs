@@ -11,6 +11,8 @@ pub struct ClaimFacts {
     pub live: bool,
     /// Whether another worker holds a lease that has not run out.
     pub held_by_other: bool,
+    /// Whether it runs under a lease of the claiming worker that has not run out.
+    pub held_by_claimant: bool,
     /// The latest dispatch.
     pub dispatch_seq: u32,
     /// The current attempt.
@@ -71,6 +73,11 @@ pub fn decide_claim(claim: &Claim, facts: &ClaimFacts) -> ClaimDecision {
     if facts.held_by_other {
         return ClaimDecision::Held;
     }
+    if facts.held_by_claimant {
+        // It was granted before: the answer was lost, or the request came twice. A worker that runs the
+        // step does not ask.
+        return ClaimDecision::Run { attempt: facts.attempt, tries: facts.tries };
+    }
     let tries = facts.tries + u32::from(claim.redelivered);
     if tries >= facts.max_attempts && claim.redelivered {
         return ClaimDecision::Poison { tries };
@@ -88,6 +95,7 @@ mod tests {
         ended: false,
         live: true,
         held_by_other: false,
+        held_by_claimant: false,
         dispatch_seq: 2,
         attempt: 4,
         tries: 1,
@@ -113,6 +121,10 @@ mod tests {
         check(moved, true, ClaimDecision::Drop(DropReason::Superseded));
         let held = ClaimFacts { held_by_other: true, ..last };
         check(held, true, ClaimDecision::Held);
+        // Asked again after a lost answer: nothing rises, and nothing is charged or poisoned.
+        let granted = ClaimFacts { held_by_claimant: true, ..last };
+        check(granted, true, ClaimDecision::Run { attempt: 4, tries: 2 });
+        check(ClaimFacts { ended: true, ..granted }, true, ClaimDecision::Drop(DropReason::Ended));
         let dead = ClaimFacts { live: false, ..FACTS };
         check(dead, true, ClaimDecision::Drop(DropReason::Unknown));
     }

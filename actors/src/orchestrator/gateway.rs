@@ -11,7 +11,7 @@ use tasker_messages::subject::{self, Request};
 use tasker_messages::{
     AttemptOutcome, CheckpointVerdict, ClaimReply, ClaimRequest, IDEMPOTENCY_HEADER, Identity,
     InvalidName, Namespace, OutcomeReport, OutcomeVerdicts, Problem, ProcessBatchableStep, Refusal,
-    ReleaseReply, ReleaseRequest, SaveCheckpoint, TaskRequest, code,
+    ReleaseReply, ReleaseRequest, SaveCheckpoint, TaskRequest, Verdict, code,
 };
 use tasker_store::FinishedAttempt;
 use tokio::sync::{Semaphore, oneshot};
@@ -284,7 +284,10 @@ async fn end_poisoned(
     links.outcomes.cast(OutcomesMessage::Report(Box::new(report)));
     let unknown =
         || Err(Refusal::retry(code::UNAVAILABLE, "the claim was not decided; claim again"));
-    answered.await.unwrap_or_else(|_| unknown()).map(|_| ())
+    let OutcomeVerdicts { verdicts, .. } = answered.await.unwrap_or_else(|_| unknown())?;
+    // A step that moved on meanwhile was not poisoned, and its message is still needed.
+    let ended = |verdict: &Verdict| matches!(verdict, Verdict::Applied | Verdict::Duplicate);
+    if verdicts.iter().all(ended) { Ok(()) } else { unknown().map(|_| ()) }
 }
 
 async fn release(
@@ -294,13 +297,12 @@ async fn release(
     incoming: &Incoming,
 ) -> Result<ReleaseReply, Refusal> {
     let request: ReleaseRequest = reads::parse(&incoming.payload)?;
-    let released = node.store.release_steps(namespace, &request.steps).await;
+    let released = node.store.release_steps(namespace, request.worker, &request.steps).await;
     let released = released.map_err(|e| reads::ReadError::from(e).into_refusal())?;
-    let count = released.len() as u32;
     if !released.is_empty() {
-        links.dispatch.cast(DispatchMessage::Ready(released));
+        links.dispatch.cast(DispatchMessage::Ready(released.clone()));
     }
-    Ok(ReleaseReply { released: count })
+    Ok(ReleaseReply { released: released.len() as u32, steps: released })
 }
 
 /// Wakes waiters when any node announces the end of a task.

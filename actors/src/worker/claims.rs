@@ -134,6 +134,15 @@ async fn ask(core: &Core, namespace: &Namespace, request: &ClaimRequest) -> Opti
 }
 
 async fn follow(core: &Core, mut step: Step, verdict: ClaimVerdict) {
+    if let Some(newer) = core.held.other_dispatch(&step.hold, step.item.dispatch_seq)
+        && !matches!(verdict, ClaimVerdict::Run { .. })
+    {
+        // The verdict is on a message that is gone; the one that came after it is still needed.
+        step.item.dispatch_seq = newer;
+        let asking = Asking { step, redelivered: false };
+        core.claims.cast(ClaimsMessage::Claim(Box::new(asking)));
+        return;
+    }
     let count = |verdict| metrics::counter!("tasker_worker_claims_total", "verdict" => verdict);
     match verdict {
         ClaimVerdict::Run { attempt, tries } => {

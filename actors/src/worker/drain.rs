@@ -1,10 +1,10 @@
 //! The orderly end of a worker: of its process, or of its work alone.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use tasker_messages::subject::Request;
-use tasker_messages::{Namespace, ReleaseReply, ReleaseRequest, ReleasedStep};
+use tasker_messages::{Namespace, ReleaseReply, ReleaseRequest, ReleasedStep, StepId};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::core::{Core, Stage};
@@ -24,6 +24,14 @@ const LAST_FLUSH: Duration = Duration::from_secs(1);
 const LATE_ONES: Duration = Duration::from_millis(200);
 /// Most steps that are given back by one request.
 const MAX_RELEASED: usize = 1_024;
+
+/// Which steps were taken back. An orchestrator of an earlier build only says how many.
+fn taken(request: &ReleaseRequest, reply: ReleaseReply) -> HashSet<StepId> {
+    if reply.released as usize == request.steps.len() {
+        return request.steps.iter().map(|step| step.step_id).collect();
+    }
+    reply.steps.into_iter().collect()
+}
 
 impl Core {
     /// Ends everything, in this order: pulling, waiting, running, reporting.
@@ -127,19 +135,20 @@ impl Core {
             dispatch_seq: step.dispatch_seq,
             unstarted: step.is_unstarted(),
         });
-        if self.give_back_steps(namespace, released.collect()).await {
-            for ack in steps.iter().filter_map(|step| step.ack.as_ref()) {
-                ack.ack().await;
-            }
+        let released = self.give_back_steps(namespace, released.collect()).await;
+        // What was not taken back needs its message, unless it has ended: then a claim says so.
+        let given = steps.iter().filter(|step| released.contains(&step.step_id));
+        for ack in given.filter_map(|step| step.ack.as_ref()) {
+            ack.ack().await;
         }
     }
 
-    /// Gives steps back; `false` if they are not taken back.
+    /// Gives steps back, and answers with those that were taken.
     pub(crate) async fn give_back_steps(
         &self,
         namespace: &Namespace,
         steps: Vec<ReleasedStep>,
-    ) -> bool {
+    ) -> HashSet<StepId> {
         let request = ReleaseRequest { worker: self.id, steps };
         let subject = Request::Release.subject(namespace);
         let timeout = self.settings.nats.request_timeout();
@@ -149,11 +158,11 @@ impl Core {
             match answer.await {
                 Ok(reply) => {
                     tracing::info!(%namespace, steps = reply.released, "steps given back");
-                    return true;
+                    return taken(&request, reply);
                 }
                 Err(error) if !error.is_retryable() => {
                     tracing::error!(%error, %namespace, "steps are not taken back");
-                    return false;
+                    return HashSet::new();
                 }
                 Err(error) => {
                     tracing::debug!(%error, "giving back again");

@@ -99,7 +99,7 @@ async fn yield_step(step: Step) {
     metrics::counter!("tasker_worker_steps_yielded_total").increment(1);
     let step_id = step.item.step_id;
     let back = ReleasedStep { step_id, attempt: step.attempt, dispatch_seq, unstarted: false };
-    if core.give_back_steps(&step.place.namespace, vec![back]).await {
+    if !core.give_back_steps(&step.place.namespace, vec![back]).await.is_empty() {
         for ack in core.held.settle(vec![step.hold]).into_iter().flatten() {
             ack.ack().await;
         }

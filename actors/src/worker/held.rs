@@ -155,6 +155,12 @@ impl HeldSteps {
         steps.get_mut(&hold.step_id).filter(|step| step.serial == hold.serial).map(change)
     }
 
+    /// The dispatch whose message is held, where it is another one than this: while a claim was under way
+    /// the step was sent again.
+    pub(crate) fn other_dispatch(&self, hold: &Hold, dispatch_seq: u32) -> Option<u32> {
+        self.with(hold, |step| step.dispatch_seq).filter(|held| *held != dispatch_seq)
+    }
+
     /// The claim was granted.
     pub(crate) fn granted(&self, hold: &Hold, attempt: u32) {
         self.with(hold, |step| {

@@ -169,7 +169,13 @@ impl PullLoop {
         match load {
             Ok(Some(load)) => {
                 self.consumer.created_unix_nanos = Some(load.created_unix_nanos);
-                let is_another = known.is_some_and(|known| known != load.created_unix_nanos);
+                let is_another = match known {
+                    Some(known) => known != load.created_unix_nanos,
+                    // This loop is new: the server may have been restarted before, and have forgotten
+                    // what it delivered to others. A consumer that was made a moment ago has not
+                    // delivered anything before that moment.
+                    None => load.age > self.core.settings.streams.ack_wait(),
+                };
                 if is_another || self.claim_up_to == u64::MAX {
                     self.look_at_stream().await;
                 }

@@ -1,5 +1,6 @@
 with chosen as (
-    select id, publisher is distinct from $2 and publisher is not null as taken_over
+    -- Also from this node itself: it has let go of the batch, and does not know how far it came.
+    select id, publisher is not null as taken_over
     from tasker.batches
     where not settled
       and state = 'sealed'

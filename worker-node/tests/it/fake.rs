@@ -249,7 +249,8 @@ impl Fake {
         self.serve(&Request::Release.wildcard(), group, |shared, incoming| {
             let request: ReleaseRequest = read(&incoming);
             shared.lock().released.extend(&request.steps);
-            answer(incoming, Ok(ReleaseReply { released: request.steps.len() as u32 }));
+            let steps: Vec<StepId> = request.steps.iter().map(|step| step.step_id).collect();
+            answer(incoming, Ok(ReleaseReply { released: steps.len() as u32, steps }));
         })
         .await;
         self.serve(subject::BEATS, None, |shared, incoming| {

@@ -396,6 +396,7 @@ mod tests {
     fn a_lane_that_is_starved_goes_beyond_those_who_fill_the_window() {
         let full = ConsumerLoad {
             created_unix_nanos: 0,
+            age: Duration::ZERO,
             pending: 3,
             ack_pending: 3,
             ack_floor_stream_seq: 0,

@@ -254,7 +254,7 @@ fn member_item(node: &Node, limited: bool, span: &Span, row: &MemberRow) -> Work
         attempt: row.attempt,
         dispatch_seq: row.dispatch_seq,
         tries: 0,
-        claim_required: row.id.ordinal() < span.claim_below,
+        claim_required: row.claim_required || row.id.ordinal() < span.claim_below,
         node: node.id,
         cursor: row.cursor.clone().and_then(|text| RawValue::from_string(text).ok()),
         shared: match &span.shared {

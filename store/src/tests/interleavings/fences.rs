@@ -43,7 +43,10 @@ impl World {
             Meanwhile::Release | Meanwhile::Return => {
                 let unstarted = what == Meanwhile::Return;
                 let given_back = [ReleasedStep { step_id, dispatch_seq: 1, attempt: 1, unstarted }];
-                said(store.release_steps(&ns, &given_back).await.expect("decided") == [step_id])
+                said(
+                    store.release_steps(&ns, self.worker, &given_back).await.expect("decided")
+                        == [step_id],
+                )
             }
             Meanwhile::Redispatch => {
                 said(store.redispatch(&ns, &[step_id]).await.expect("decided") == 1)

@@ -55,6 +55,8 @@ impl Rows {
             ended: step.outcome.is_some() && !scenario.is(Mutant::RaisedAfterOutcome),
             live: step.is_live() && self.is_open(scenario, asked.slot),
             held_by_other: matches!(step.lease, Lease::Of(other) if other != asked.worker),
+            held_by_claimant: step.state == StepState::InProgress
+                && matches!(step.lease, Lease::Of(holder) if holder == asked.worker),
             dispatch_seq: if by_attempt { step.attempt } else { step.dispatch_seq }.into(),
             attempt: step.attempt.into(),
             tries: step.tries.into(),
