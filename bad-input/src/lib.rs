@@ -1,0 +1,11 @@
+//! Bad input: corpora of what may come from outside, and what is to be answered.
+//!
+//! A corpus is a text file of cases, one a line ([`cases`]); what is too large to be committed is made
+//! from a recipe ([`make`]). The tests of this crate replay all of them, and the bodies of the fuzz
+//! targets in `fuzz/` are functions here, so that their seeds are replayed without a fuzzer.
+
+mod case;
+mod make;
+
+pub use case::{Case, cases, folder, shown, shown_all};
+pub use make::{content, make};
