@@ -1,12 +1,13 @@
 //! Strict reading of JSON from outside: bounded, without duplicate keys, without values that cannot
 //! be stored.
 
+use std::collections::HashSet;
 use std::fmt;
 
-use serde::de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, DeserializeOwned, DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use crate::{Problem, code};
+use crate::{Problem, code, misfit};
 
 /// Bounds of a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,13 +37,58 @@ pub fn parse(text: &[u8], limits: Limits) -> Result<Value, Problem> {
     if text.len() > limits.max_bytes {
         return Err(too_large(text.len(), limits.max_bytes));
     }
-    let text = std::str::from_utf8(text).map_err(|e| {
-        Problem::new(code::INVALID_ENCODING, format!("not UTF-8 from byte {}", e.valid_up_to()))
-    })?;
+    let text = utf8(text)?;
     scan(text, limits.max_depth)?;
     let mut reader = serde_json::Deserializer::from_str(text);
     let value = Strict.deserialize(&mut reader).and_then(|v| reader.end().map(|()| v));
     value.map_err(|e| syntax_problem(&e))
+}
+
+/// Reads a document of a known type as strictly as [`parse`]; it must be an object.
+///
+/// # Errors
+/// A problem with a code of [`crate::code`], the field and the line.
+pub fn read<T: DeserializeOwned>(text: &[u8], limits: Limits) -> Result<T, Problem> {
+    if text.len() > limits.max_bytes {
+        return Err(too_large(text.len(), limits.max_bytes));
+    }
+    let text = utf8(text)?;
+    scan(text, limits.max_depth)?;
+    audit(text)?;
+    fit(text)
+}
+
+/// Whether a text is JSON without a key that occurs twice.
+fn audit(text: &str) -> Result<(), Problem> {
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let audited = Audit.deserialize(&mut reader).and_then(|()| reader.end());
+    audited.map_err(|e| syntax_problem(&e))
+}
+
+/// Reads a document of a known type that carries what others wrote: values that are stored as their text
+/// are judged one by one where they are stored, so that one of them does not spoil the others.
+///
+/// # Errors
+/// As [`read`].
+pub fn decode<T: DeserializeOwned>(text: &[u8]) -> Result<T, Problem> {
+    fit(utf8(text)?)
+}
+
+fn fit<T: DeserializeOwned>(text: &str) -> Result<T, Problem> {
+    // A list would pass for the object whose fields it holds in their order.
+    if text.trim_start().starts_with('[') {
+        return Err(Problem::new(code::WRONG_TYPE, "must be an object, not a list"));
+    }
+    serde_json::from_str(text).map_err(|error| match audit(text) {
+        Ok(()) => misfit::problem(text, &error),
+        Err(problem) => problem,
+    })
+}
+
+fn utf8(text: &[u8]) -> Result<&str, Problem> {
+    std::str::from_utf8(text).map_err(|e| {
+        Problem::new(code::INVALID_ENCODING, format!("not UTF-8 from byte {}", e.valid_up_to()))
+    })
 }
 
 /// Checks text that is known to be JSON: size, nesting and NUL characters, in one pass without
@@ -93,7 +139,9 @@ fn scan(text: &str, max_depth: u32) -> Result<(), Problem> {
 
 fn syntax_problem(error: &serde_json::Error) -> Problem {
     let text = error.to_string();
-    let line = u32::try_from(error.line()).ok().filter(|&line| line > 0);
+    // A line that ends within a text is over when it is refused.
+    let line = error.line() - usize::from(error.line() > 1 && error.column() == 0);
+    let line = u32::try_from(line).ok().filter(|&line| line > 0);
     let what = text.split(" at line ").next().unwrap_or(&text);
     let code = if what.starts_with(DUPLICATE) {
         code::DUPLICATE_KEY
@@ -171,6 +219,65 @@ impl<'de> Visitor<'de> for Strict {
             map.insert(key, value);
         }
         Ok(Value::Object(map))
+    }
+}
+
+/// Walks over a document like [`Strict`] does, without keeping it.
+struct Audit;
+
+impl<'de> DeserializeSeed<'de> for Audit {
+    type Value = ();
+
+    fn deserialize<D: de::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Audit {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        while items.next_element_seed(Audit)?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
+        let mut seen = HashSet::new();
+        while let Some(key) = entries.next_key::<String>()? {
+            entries.next_value_seed(Audit)?;
+            if let Some(key) = seen.replace(key) {
+                return Err(de::Error::custom(format!("{DUPLICATE} {key:?}")));
+            }
+        }
+        Ok(())
     }
 }
 
