@@ -10,7 +10,7 @@ use tasker_bus::{Bus, Delivery, Incoming, PullEvent, PullOptions, Puller, ResetR
 use tasker_messages::subject::{self, Request};
 use tasker_messages::{
     AttemptOutcome, CheckpointVerdict, ClaimReply, ClaimRequest, IDEMPOTENCY_HEADER, Identity,
-    InvalidName, Namespace, OutcomeReport, OutcomeVerdicts, Problem, ProcessBatchableStep, Refusal,
+    InvalidName, Namespace, OutcomeReport, OutcomeVerdicts, ProcessBatchableStep, Refusal,
     ReleaseReply, ReleaseRequest, SaveCheckpoint, TaskRequest, code,
 };
 use tasker_store::FinishedAttempt;
@@ -159,8 +159,6 @@ async fn submit(
     links.submit(request(namespace, &incoming.payload, key)?).await
 }
 
-const MAX_KEY: usize = TaskRequest::MAX_KEY_BYTES;
-
 /// Reads a request; the key of the header is used unless the document has one.
 fn request(
     namespace: &Namespace,
@@ -169,11 +167,9 @@ fn request(
 ) -> Result<TaskRequest, Refusal> {
     let mut request = TaskRequest::parse(payload, Some(namespace))
         .map_err(|problems| Refusal::of_document("the submission", problems))?;
-    if let Some(key) = key.as_ref().filter(|key| !(1..=MAX_KEY).contains(&key.len())) {
-        let message = format!("must be 1 to {MAX_KEY} bytes long, not {}", key.len());
-        let problem = Problem::new(code::INVALID_VALUE, message).at("idempotency_key");
-        return Err(Refusal::of_document("the submission", vec![problem]));
-    }
+    key.as_deref()
+        .map_or(Ok(()), TaskRequest::check_key)
+        .map_err(|problem| Refusal::of_document("the submission", vec![problem]))?;
     request.idempotency_key = request.idempotency_key.or(key);
     Ok(request)
 }
@@ -184,7 +180,7 @@ async fn report(
     namespace: &Namespace,
     incoming: &Incoming,
 ) -> Result<OutcomeVerdicts, Refusal> {
-    let report: OutcomeReport = reads::parse(&incoming.payload)?;
+    let report: OutcomeReport = reads::parse_carrier(&incoming.payload)?;
     let worker = report.worker;
     let takes = if node.limits.hands_over(namespace) { report.takes as usize } else { 0 };
     let (schemas, events) = (!report.tells_schemas, !report.tells_events);
@@ -240,7 +236,7 @@ async fn save_checkpoint(
     namespace: &Namespace,
     incoming: &Incoming,
 ) -> Result<CheckpointVerdict, Refusal> {
-    let request: SaveCheckpoint = reads::parse(&incoming.payload)?;
+    let request: SaveCheckpoint = reads::parse_carrier(&incoming.payload)?;
     let (answer, answered) = oneshot::channel();
     let save = Save { namespace: namespace.clone(), request, answer };
     links.checkpoints.cast(CheckpointsMessage::Save(Box::new(save)));
