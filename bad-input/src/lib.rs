@@ -5,7 +5,9 @@
 //! targets in `fuzz/` are functions here, so that their seeds are replayed without a fuzzer.
 
 mod case;
+mod document;
 mod make;
 
 pub use case::{Case, cases, folder, shown, shown_all};
+pub use document::{Problems, read_body};
 pub use make::{content, make};
