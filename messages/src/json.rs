@@ -79,9 +79,10 @@ fn fit<T: DeserializeOwned>(text: &str) -> Result<T, Problem> {
     if text.trim_start().starts_with('[') {
         return Err(Problem::new(code::WRONG_TYPE, "must be an object, not a list"));
     }
-    serde_json::from_str(text).map_err(|error| match audit(text) {
-        Ok(()) => misfit::problem(text, &error),
-        Err(problem) => problem,
+    serde_json::from_str(text).map_err(|error| match (error.is_data(), audit(text)) {
+        _ if error.is_eof() => syntax_problem(&error),
+        (false, Err(problem)) if problem.code != code::DUPLICATE_KEY => problem,
+        _ => misfit::problem(text, &error),
     })
 }
 
@@ -147,6 +148,8 @@ fn syntax_problem(error: &serde_json::Error) -> Problem {
         code::DUPLICATE_KEY
     } else if what.starts_with("number out of range") {
         code::NUMBER_OUT_OF_RANGE
+    } else if what.starts_with("recursion limit") {
+        code::TOO_DEEP
     } else {
         code::INVALID_SYNTAX
     };

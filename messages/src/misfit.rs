@@ -37,9 +37,10 @@ fn explain(what: &str, path: &Path) -> (&'static str, String, String) {
         let message = format!("must be one of {all}, not {}{near}", shown(name));
         return (code::INVALID_VALUE, path.inner(), message);
     }
-    // That is all that serde_json says of a choice between names.
+    // That is all that serde_json says where a choice is to be made by a name.
     if what == "expected value" {
-        return (code::WRONG_TYPE, path.inner(), "must be a text".to_owned());
+        let message = "must be a name, or an object with one, that is known here".to_owned();
+        return (code::WRONG_TYPE, path.inner(), message);
     }
     let code = match what {
         _ if what.starts_with("invalid type") || what.starts_with("invalid length") => {

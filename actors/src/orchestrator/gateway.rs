@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tasker_bus::{Bus, Delivery, Incoming, PullEvent, PullOptions, Puller, ResetReason};
+use tasker_messages::json;
 use tasker_messages::subject::{self, Request};
 use tasker_messages::{
     AttemptOutcome, CheckpointVerdict, ClaimReply, ClaimRequest, IDEMPOTENCY_HEADER, Identity,
@@ -181,6 +182,7 @@ async fn report(
     incoming: &Incoming,
 ) -> Result<OutcomeVerdicts, Refusal> {
     let report: OutcomeReport = reads::parse_carrier(&incoming.payload)?;
+    report.check().map_err(reads::refuse)?;
     let worker = report.worker;
     let takes = if node.limits.hands_over(namespace) { report.takes as usize } else { 0 };
     let (schemas, events) = (!report.tells_schemas, !report.tells_events);
@@ -200,9 +202,6 @@ async fn report(
         },
     });
     let attempts: Vec<FinishedAttempt> = attempts.collect();
-    if attempts.iter().any(|a| a.attempt > i32::MAX as u32 || a.dispatch_seq > i32::MAX as u32) {
-        return Err(Refusal::new(code::INVALID_REQUEST, "attempt or dispatch_seq is out of range"));
-    }
     let (answer, answered) = oneshot::channel();
     let report = Report { namespace: namespace.clone(), attempts, answer };
     links.outcomes.cast(OutcomesMessage::Report(Box::new(report)));
@@ -371,7 +370,7 @@ fn dismiss(delivery: Delivery) {
 }
 
 fn take_command(links: &Links, delivery: Delivery) {
-    match serde_json::from_slice::<ProcessBatchableStep>(&delivery.payload) {
+    match json::decode::<ProcessBatchableStep>(&delivery.payload) {
         Ok(command) => {
             let expansion = Expansion { step: command.step, ack: Some(delivery.handle) };
             links.batch_processing.cast(BatchProcessingMessage::Expand(expansion));

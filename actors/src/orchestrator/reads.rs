@@ -64,7 +64,7 @@ pub(crate) fn parse_carrier<T: DeserializeOwned>(payload: &[u8]) -> Result<T, Re
     json::decode(payload).map_err(refuse)
 }
 
-fn refuse(problem: Problem) -> Refusal {
+pub(crate) fn refuse(problem: Problem) -> Refusal {
     Refusal::of_document("the request", vec![problem])
 }
 
