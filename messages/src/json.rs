@@ -54,14 +54,14 @@ pub fn read<T: DeserializeOwned>(text: &[u8], limits: Limits) -> Result<T, Probl
     }
     let text = utf8(text)?;
     scan(text, limits.max_depth)?;
-    audit(text)?;
+    audit(text, Twins::Refused)?;
     fit(text)
 }
 
-/// Whether a text is JSON without a key that occurs twice.
-fn audit(text: &str) -> Result<(), Problem> {
+/// Whether a text is JSON that a value can hold.
+fn audit(text: &str, twins: Twins) -> Result<(), Problem> {
     let mut reader = serde_json::Deserializer::from_str(text);
-    let audited = Audit.deserialize(&mut reader).and_then(|()| reader.end());
+    let audited = Audit(twins).deserialize(&mut reader).and_then(|()| reader.end());
     audited.map_err(|e| syntax_problem(&e))
 }
 
@@ -79,11 +79,12 @@ fn fit<T: DeserializeOwned>(text: &str) -> Result<T, Problem> {
     if text.trim_start().starts_with('[') {
         return Err(Problem::new(code::WRONG_TYPE, "must be an object, not a list"));
     }
-    serde_json::from_str(text).map_err(|error| match (error.is_data(), audit(text)) {
-        _ if error.is_eof() => syntax_problem(&error),
-        (false, Err(problem)) if problem.code != code::DUPLICATE_KEY => problem,
-        _ => misfit::problem(text, &error),
-    })
+    let audited = |error: &serde_json::Error| match error.is_data() {
+        true => Ok(()),
+        false => audit(text, Twins::Kept),
+    };
+    serde_json::from_str(text)
+        .map_err(|error| audited(&error).err().unwrap_or_else(|| misfit::problem(text, &error)))
 }
 
 fn utf8(text: &[u8]) -> Result<&str, Problem> {
@@ -92,25 +93,41 @@ fn utf8(text: &[u8]) -> Result<&str, Problem> {
     })
 }
 
-/// Checks text that is known to be JSON: size, nesting and NUL characters, in one pass without
-/// building a value.
+/// Checks text that is known to be JSON: size, nesting, NUL characters, and what no reader of it could
+/// hold: numbers beyond any type, halves of characters. In one pass without building a value; only a text
+/// that may have such a number or half is read a second time.
 pub fn inspect(text: &str, limits: Limits) -> Result<(), Problem> {
     if text.len() > limits.max_bytes {
         return Err(too_large(text.len(), limits.max_bytes));
     }
-    scan(text, limits.max_depth)
+    match scan(text, limits.max_depth)? {
+        Suspicion::None => Ok(()),
+        Suspicion::Some => audit(text, Twins::Kept),
+    }
 }
 
 fn too_large(bytes: usize, most: usize) -> Problem {
     Problem::new(code::TOO_LARGE, format!("{bytes} bytes are more than the limit of {most}"))
 }
 
+/// Whether a text may hold something that only a parser can judge.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Suspicion {
+    None,
+    Some,
+}
+
+/// So many digits in a row may be more than any number has: the largest float has 309.
+const MANY_DIGITS: usize = 300;
+
 /// Walks over the tokens that open, close or quote; everything else is left to the parser.
-fn scan(text: &str, max_depth: u32) -> Result<(), Problem> {
+fn scan(text: &str, max_depth: u32) -> Result<Suspicion, Problem> {
     let bytes = text.as_bytes();
     let mut depth = 0_u32;
     let mut in_string = false;
     let mut at = 0;
+    let mut digits = 0;
+    let mut suspicion = Suspicion::None;
     while at < bytes.len() {
         match (in_string, bytes[at]) {
             (true, b'\\') => {
@@ -120,9 +137,21 @@ fn scan(text: &str, max_depth: u32) -> Result<(), Problem> {
                         "a text holds a NUL character (\\u0000), which cannot be stored",
                     ));
                 }
+                if let [_, b'u', b'd' | b'D', b'8' | b'9' | b'a'..=b'f' | b'A'..=b'F', ..] =
+                    bytes[at..]
+                {
+                    suspicion = Suspicion::Some;
+                }
                 at += 1;
             }
             (_, b'"') => in_string = !in_string,
+            (false, b'0'..=b'9') => {
+                digits += 1;
+                if digits >= MANY_DIGITS {
+                    suspicion = Suspicion::Some;
+                }
+            }
+            (false, b'e' | b'E') if digits > 0 => suspicion = Suspicion::Some,
             (false, b'{' | b'[') => {
                 depth += 1;
                 if depth > max_depth {
@@ -133,9 +162,13 @@ fn scan(text: &str, max_depth: u32) -> Result<(), Problem> {
             (false, b'}' | b']') => depth = depth.saturating_sub(1),
             _ => {}
         }
+        // A point or a sign ends a run of digits, and so does whatever is no number.
+        if in_string || !bytes.get(at).is_some_and(u8::is_ascii_digit) {
+            digits = 0;
+        }
         at += 1;
     }
-    Ok(())
+    Ok(suspicion)
 }
 
 fn syntax_problem(error: &serde_json::Error) -> Problem {
@@ -225,8 +258,16 @@ impl<'de> Visitor<'de> for Strict {
     }
 }
 
+/// What becomes of two keys with one name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Twins {
+    Refused,
+    Kept,
+}
+
 /// Walks over a document like [`Strict`] does, without keeping it.
-struct Audit;
+#[derive(Clone, Copy)]
+struct Audit(Twins);
 
 impl<'de> DeserializeSeed<'de> for Audit {
     type Value = ();
@@ -268,14 +309,17 @@ impl<'de> Visitor<'de> for Audit {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        while items.next_element_seed(Audit)?.is_some() {}
+        while items.next_element_seed(self)?.is_some() {}
         Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
         let mut seen = HashSet::new();
         while let Some(key) = entries.next_key::<String>()? {
-            entries.next_value_seed(Audit)?;
+            entries.next_value_seed(self)?;
+            if self.0 == Twins::Kept {
+                continue;
+            }
             if let Some(key) = seen.replace(key) {
                 return Err(de::Error::custom(format!("{DUPLICATE} {key:?}")));
             }
@@ -315,6 +359,30 @@ mod tests {
         check(b"\"\xff\"", Err(code::INVALID_ENCODING));
         check("1".repeat(401), Err(code::TOO_LARGE));
         check("[\"\\\"[[[[\"]", Ok(serde_json::json!(["\"[[[["])));
+    }
+
+    #[test]
+    fn what_no_value_can_hold_is_not_stored() {
+        let table = [
+            (
+                "{\"a\":1,\"a\":[1e5,-2.5E-7,\"\\ud83d\\ude00\",\"1e400\",\"\\\\ud800\"]}"
+                    .to_owned(),
+                None,
+            ),
+            ("9".repeat(309), Some(code::NUMBER_OUT_OF_RANGE)),
+            (format!("[0.{}]", "9".repeat(1_000)), None),
+            ("{\"a\":1e400}".to_owned(), Some(code::NUMBER_OUT_OF_RANGE)),
+            ("[-1E+999]".to_owned(), Some(code::NUMBER_OUT_OF_RANGE)),
+            ("\"\\ud800\"".to_owned(), Some(code::INVALID_SYNTAX)),
+            ("\"\\uDC00x\"".to_owned(), Some(code::INVALID_SYNTAX)),
+            ("{\"\\udfff\":1}".to_owned(), Some(code::INVALID_SYNTAX)),
+        ];
+        for (text, expect) in table {
+            let got = inspect(&text, Limits::bytes(10_000)).err().map(|problem| problem.code);
+            assert_eq!(got.as_deref(), expect, "{text}");
+            // What passes can be read.
+            assert_eq!(serde_json::from_str::<Value>(&text).is_ok(), expect.is_none(), "{text}");
+        }
     }
 
     #[test]
