@@ -39,7 +39,8 @@ pub fn cases(path: &Path, columns: usize) -> Vec<Case> {
             continue;
         }
         let place = format!("{shown}:{}", n + 1);
-        let mut parts: Vec<String> = line.split(" | ").map(|part| part.trim_matches(' ').to_owned()).collect();
+        let mut parts: Vec<String> =
+            line.split(" | ").map(|part| part.trim_matches(' ').to_owned()).collect();
         assert_eq!(parts.len(), columns + 2, "{place}: not {columns} columns of content: {line}");
         let expect = parts.pop().unwrap_or_default();
         let name = parts.remove(0);

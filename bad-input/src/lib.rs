@@ -8,8 +8,10 @@ mod case;
 mod document;
 mod make;
 mod message;
+mod result;
 
 pub use case::{Case, cases, folder, shown, shown_all};
 pub use document::{Problems, read_body};
 pub use make::{content, make};
 pub use message::{Envelope, read_envelope, read_message};
+pub use result::judge_result;
