@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{self, DeserializeOwned, DeserializeSeed, MapAccess, SeqAccess, Visitor};
+use serde_json::error::Category;
 use serde_json::{Map, Number, Value};
 
 use crate::{Problem, code, misfit};
@@ -79,12 +80,15 @@ fn fit<T: DeserializeOwned>(text: &str) -> Result<T, Problem> {
     if text.trim_start().starts_with('[') {
         return Err(Problem::new(code::WRONG_TYPE, "must be an object, not a list"));
     }
-    let audited = |error: &serde_json::Error| match error.is_data() {
-        true => Ok(()),
-        false => audit(text, Twins::Kept),
+    let told = |error: serde_json::Error| match error.classify() {
+        Category::Data => misfit::problem(text, &error),
+        Category::Eof => syntax_problem(&error),
+        // What is no value of a type may be called wrong syntax, too.
+        Category::Syntax | Category::Io => {
+            audit(text, Twins::Kept).err().unwrap_or_else(|| misfit::problem(text, &error))
+        }
     };
-    serde_json::from_str(text)
-        .map_err(|error| audited(&error).err().unwrap_or_else(|| misfit::problem(text, &error)))
+    serde_json::from_str(text).map_err(told)
 }
 
 fn utf8(text: &[u8]) -> Result<&str, Problem> {

@@ -194,10 +194,11 @@ impl Reader {
     }
 
     fn namespace(&mut self, given: Option<&Namespace>) -> Option<Namespace> {
-        let named = match (given, self.document.contains_key("namespace")) {
-            (None, _) => self.required_name("namespace")?,
-            (Some(given), false) => return Some(given.clone()),
-            (Some(_), true) => self.any_text("namespace")?,
+        let is_named = self.document.get("namespace").is_some_and(|named| !named.is_null());
+        let named = match given {
+            None => self.required_name("namespace")?,
+            Some(given) if !is_named => return Some(given.clone()),
+            Some(_) => self.any_text("namespace")?,
         };
         let named = match Namespace::new(&named) {
             Ok(named) => named,
@@ -417,8 +418,11 @@ mod tests {
     fn the_subject_decides_the_namespace() {
         let ns: Namespace = "mine".parse().expect("a token");
         let parse = |text: &str| TaskRequest::parse(text.as_bytes(), Some(&ns));
-        let request = parse(r#"{"name":"a","context":{}}"#).expect("valid");
-        assert_eq!(request.namespace, ns);
+        for document in
+            [r#"{"name":"a","context":{}}"#, r#"{"name":"a","namespace":null,"context":{}}"#]
+        {
+            assert_eq!(parse(document).expect("valid").namespace, ns);
+        }
         let problems =
             parse(r#"{"name":"a","namespace":"other","context":{}}"#).expect_err("foreign");
         assert_eq!(problems[0].code, code::FOREIGN_NAMESPACE);

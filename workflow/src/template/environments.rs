@@ -147,8 +147,9 @@ fn check_bounds(section: &Section<'_>, drafts: &[Draft], overrides: &[Override])
         if let Some(culprit) = culprit.filter(|_| bounds_problem(&draft.retry).is_none())
             && reported.insert(&culprit.place.0)
         {
-            let name =
-                draft.name_text().map_or(String::new(), |name| format!(" for step `{name}`"));
+            let name = draft
+                .name_text()
+                .map_or(String::new(), |name| format!(" for step {}", shown(name)));
             let (path, line) = &culprit.place;
             section.report(code::INVALID_VALUE, path, *line, format!("{message}{name}"));
         }

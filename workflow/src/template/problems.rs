@@ -1,6 +1,6 @@
 use std::cell::{Cell, RefCell};
 
-use tasker_messages::{Problem, nearest};
+use tasker_messages::{Problem, StepName, nearest};
 
 /// Most problems that one document reports; a hostile one could have a hundred thousand.
 const MOST: usize = 200;
@@ -48,6 +48,8 @@ impl Problems {
         let made = self.suggestions.get();
         self.suggestions.set(made + 1);
         let near = if made < MAX_SUGGESTIONS { nearest(name, steps) } else { None };
+        // A name that is wrong itself helps nobody, and may hold anything.
+        let near = near.filter(|near| StepName::new(near).is_ok());
         near.map_or(String::new(), |near| format!("; did you mean `{near}`?"))
     }
 

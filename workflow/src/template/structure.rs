@@ -9,6 +9,9 @@ use super::draft::{Draft, DraftBatch};
 use super::problems::{Problems, shown};
 use super::yaml::join;
 
+/// Most steps of a cycle that are named.
+const MAX_SHOWN: usize = 20;
+
 /// Checks the steps against each other and moves each batch configuration to its batchable step.
 ///
 /// Later rules are checked only where the earlier ones hold: they would report the consequences of
@@ -90,8 +93,11 @@ impl Check<'_> {
 
     fn cycles(&mut self, drafts: &[Draft], parents: &[Vec<usize>]) {
         for cycle in cycle::find(parents) {
-            let name = |&n: &usize| drafts[n].name_text().unwrap_or_default().to_owned();
-            let mut names: Vec<String> = cycle.iter().map(name).collect();
+            let name = |&n: &usize| join("", drafts[n].name_text().unwrap_or_default());
+            let mut names: Vec<String> = cycle.iter().take(MAX_SHOWN).map(name).collect();
+            if cycle.len() > MAX_SHOWN {
+                names.push(format!("{} more", cycle.len() - MAX_SHOWN));
+            }
             names.extend(names.first().cloned());
             let message = format!(
                 "these steps wait for each other, each for the next: {}",
