@@ -11,7 +11,7 @@ export SQLX_OFFLINE := true
 # Passed on: make test ARGS=name_of_a_test, make bench ARGS='--runs 3'
 ARGS ?=
 
-.PHONY: help setup build demo test lint bench queries clean-servers
+.PHONY: help setup build demo test lint bench fuzz queries clean-servers
 
 help: ## print this
 	@sed -n -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
@@ -37,6 +37,9 @@ lint: ## format, clippy, the workspace's own rules, the compose file
 
 bench: setup build ## measure the three workloads, and the bare pipeline beside them
 	@scripts/bench $(ARGS)
+
+fuzz: ## fuzz what is read from outside, FUZZ_SECONDS=60 for each target; needs a nightly toolchain and cargo-fuzz
+	@scripts/fuzz $(ARGS)
 
 queries: setup ## after a change to SQL: check it against a real Postgres and write store/.sqlx
 	SQLX_OFFLINE=false scripts/with-postgres cargo run -q --locked -p xtask -- prepare-queries

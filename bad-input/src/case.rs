@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use tasker_messages::Problem;
 
+use crate::content;
+
 /// One case of a corpus.
 #[derive(Debug, Clone)]
 pub struct Case {
@@ -48,6 +50,26 @@ pub fn cases(path: &Path, columns: usize) -> Vec<Case> {
         cases.push(Case { name, columns: parts, expect, place });
     }
     cases
+}
+
+/// The template that a case describes: everything.yaml with something else in place of a part.
+///
+/// # Panics
+/// If the part does not stand there once.
+pub fn template(case: &Case) -> Vec<u8> {
+    let everything = include_str!("../corpus/templates/everything.yaml");
+    let (cut, put) = (&case.columns[0], content(&case.columns[1]));
+    let (before, after) = match cut.as_str() {
+        "*" => ("", ""),
+        "^" => ("", everything),
+        "$" => (everything, ""),
+        cut => {
+            let cut = cut.replace('⏎', "\n");
+            assert_eq!(everything.matches(&cut).count(), 1, "{}: cuts {cut:?}", case.place);
+            everything.split_once(&cut).unwrap_or_default()
+        }
+    };
+    [before.as_bytes(), &put, after.as_bytes()].concat()
 }
 
 /// A problem as the corpora note it: `CODE field line`, with `-` for nothing.

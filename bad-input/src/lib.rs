@@ -6,12 +6,14 @@
 
 mod case;
 mod document;
+mod fuzz;
 mod make;
 mod message;
 mod result;
 
-pub use case::{Case, cases, folder, shown, shown_all};
+pub use case::{Case, cases, folder, shown, shown_all, template};
 pub use document::{Problems, read_body};
+pub use fuzz::Target;
 pub use make::{content, make};
 pub use message::{Envelope, read_envelope, read_message};
 pub use result::judge_result;

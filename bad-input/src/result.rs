@@ -38,8 +38,10 @@ pub fn judge_result(step: &str, schema: &str, result: &str) -> Result<(), Box<St
         }
         _ => {}
     }
-    let schema = step.result_schema.as_ref();
-    schema.map_or(Ok(()), |schema| check_result(schema, result)).map_err(Box::new)
+    if let Some(schema) = &step.result_schema {
+        check_result(schema, result)?;
+    }
+    Ok(())
 }
 
 fn template(schema: &str) -> Template {

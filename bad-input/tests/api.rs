@@ -18,8 +18,8 @@ fn check(file: &str, at_least: usize) {
             let again = read_body(kind, written.as_bytes());
             assert_eq!(again.as_ref(), Ok(written), "{}: read again", case.place);
         }
-        let problems = result.err().unwrap_or_default();
-        let got = if problems.is_empty() { "ok".to_owned() } else { shown_all(&problems) };
+        let (is_right, problems) = (result.is_ok(), result.err().unwrap_or_default());
+        let got = if is_right { "ok".to_owned() } else { shown_all(&problems) };
         if got != case.expect {
             let says = problems.first().map_or("", |problem| &problem.message);
             let (place, name, expect) = (&case.place, &case.name, &case.expect);

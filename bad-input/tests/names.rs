@@ -105,7 +105,9 @@ fn judge(everything: &str, kind: &str, field: &str, name: &str) -> Vec<Problem> 
                 "queues" => json!({name: {}}),
                 _ => Value::from(name),
             };
-            read_body(kind, document.to_string().as_bytes()).err().unwrap_or_default()
+            let read = read_body(kind, document.to_string().as_bytes());
+            assert!(read.as_ref().err().is_none_or(|problems| !problems.is_empty()), "{field}");
+            read.err().unwrap_or_default()
         }
     }
 }
