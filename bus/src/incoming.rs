@@ -2,7 +2,7 @@ use async_nats::header::HeaderMap;
 use bytes::Bytes;
 use futures::StreamExt;
 use serde::Serialize;
-use tasker_messages::{PROTOCOL_VERSION, Refusal, Reply, code};
+use tasker_messages::{Refusal, Reply, check_protocol, code};
 
 use crate::Bus;
 use crate::bus::{PROTOCOL, encode, protocol_headers};
@@ -93,52 +93,14 @@ pub(crate) fn header<'a>(headers: Option<&'a HeaderMap>, name: &str) -> Option<&
 }
 
 pub(crate) fn protocol_ok(headers: Option<&HeaderMap>) -> Result<(), Refusal> {
-    let version = headers.and_then(|h| h.get_last(PROTOCOL.clone())).map(|v| v.as_str());
-    let major = |version: &str| version.split('.').next().map(str::to_owned);
-    match version {
-        Some(version) if version == PROTOCOL_VERSION => Ok(()),
-        Some(version) if major(version) == major(PROTOCOL_VERSION) => Ok(()),
-        Some(version) => {
-            let shown: String = version.chars().take(20).collect();
-            let message = format!(
-                "the message is of protocol version {shown:?}, this process speaks \
-                 {PROTOCOL_VERSION}; run the same release on both sides"
-            );
-            Err(Refusal::new(code::PROTOCOL_VERSION, message))
-        }
-        None => {
-            let message = format!(
-                "the header {} is missing; set it to {PROTOCOL_VERSION}",
-                tasker_messages::PROTOCOL_HEADER
-            );
-            Err(Refusal::new(code::PROTOCOL_VERSION, message))
-        }
-    }
+    check_protocol(headers.and_then(|h| h.get_last(PROTOCOL.clone())).map(|v| v.as_str()))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use tasker_messages::PROTOCOL_VERSION;
 
-    #[test]
-    fn protocol_versions() {
-        let check = |version: Option<&str>, expect: bool| {
-            let headers = version.map(|version| {
-                let mut headers = HeaderMap::new();
-                headers.insert(PROTOCOL.clone(), version);
-                headers
-            });
-            let got = protocol_ok(headers.as_ref());
-            assert_eq!(got.is_ok(), expect, "{version:?}: {got:?}");
-            assert!(got.is_ok() || got.is_err_and(|r| r.code == code::PROTOCOL_VERSION));
-        };
-        check(Some("1"), true);
-        check(Some("1.7"), true);
-        check(Some("2"), false);
-        check(Some("10"), false);
-        check(Some(""), false);
-        check(None, false);
-    }
+    use super::*;
 
     #[test]
     fn header_names_from_outside_do_not_panic() {

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::StepId;
+use crate::json::{Limits, inspect};
+use crate::{Problem, StepId, code};
 
 /// How far a step has come.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,6 +31,36 @@ pub struct SaveCheckpoint {
     pub attempt: u32,
     /// How far it is.
     pub checkpoint: Checkpoint,
+}
+
+impl SaveCheckpoint {
+    /// What a checkpoint may have beside the largest result: its keys and numbers, in bytes.
+    const OVERHEAD: usize = 1_024;
+
+    /// Checks whether it can be stored.
+    ///
+    /// # Errors
+    /// `CHECKPOINT_NOT_STORABLE`, or a number that no row can have.
+    pub fn check(&self, max_result_bytes: usize) -> Result<(), Problem> {
+        let refuse = |why: String| {
+            let message = format!("the checkpoint cannot be stored: {why}");
+            Problem::new(code::CHECKPOINT_NOT_STORABLE, message).at("checkpoint")
+        };
+        let text = serde_json::to_string(&self.checkpoint).map_err(|e| refuse(e.to_string()))?;
+        inspect(&text, Limits::bytes(max_result_bytes.saturating_add(Self::OVERHEAD)))
+            .map_err(|problem| refuse(problem.message))?;
+        let items = self.checkpoint.items_processed;
+        let invalid = |most: i64, got: u64| {
+            Problem::new(code::INVALID_VALUE, format!("must be 0 to {most}, not {got}"))
+        };
+        if self.attempt > i32::MAX as u32 {
+            return Err(invalid(i32::MAX.into(), self.attempt.into()).at("attempt"));
+        }
+        if i64::try_from(items).is_err() {
+            return Err(invalid(i64::MAX, items).at("checkpoint.items_processed"));
+        }
+        Ok(())
+    }
 }
 
 /// What became of a checkpoint.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::state::names;
-use crate::{Namespace, StepHistory, StepId, TaskId, TaskSummary};
+use crate::{Namespace, Problem, StepHistory, StepId, TaskId, TaskSummary, code};
 
 /// What a dead letter is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -142,6 +142,32 @@ impl Purge {
     pub const MOST_IDS: usize = 10_000;
     /// The longest age that can be named.
     pub const MOST_DAYS: u32 = 36_500;
+
+    /// Checks everything but the reason.
+    ///
+    /// # Errors
+    /// That it says nothing, or the first value that is outside of its bounds.
+    pub fn check(&self) -> Result<(), Problem> {
+        let invalid =
+            |field: &str, message: String| Problem::new(code::INVALID_VALUE, message).at(field);
+        let says_nothing = self.ids.is_none()
+            && self.namespace.is_none()
+            && self.fingerprint.is_none()
+            && self.older_than_days.is_none()
+            && self.redriven.is_none();
+        if says_nothing {
+            let what =
+                "ids, namespace, fingerprint, older_than_days or redriven must say which letters";
+            return Err(invalid("", what.to_owned()));
+        }
+        if self.older_than_days.is_some_and(|days| days > Self::MOST_DAYS) {
+            return Err(invalid("older_than_days", format!("must be at most {}", Self::MOST_DAYS)));
+        }
+        if self.ids.as_ref().is_some_and(|ids| ids.len() > Self::MOST_IDS) {
+            return Err(invalid("ids", format!("must be at most {}", Self::MOST_IDS)));
+        }
+        Ok(())
+    }
 }
 
 /// What a purge has done.

@@ -16,12 +16,14 @@ mod heartbeat;
 mod identity;
 mod ids;
 pub mod json;
+mod misfit;
 mod name;
 mod namespace;
 mod outcome_report;
 mod page;
 mod plan;
 mod problem;
+mod protocol;
 mod queue_list;
 mod repair;
 mod reply;
@@ -68,8 +70,9 @@ pub use plan::{
     TemplatePlan,
 };
 pub use problem::Problem;
+pub use protocol::check_protocol;
 pub use queue_list::{QueueList, QueueRef};
-pub use repair::{RepairStep, Repaired, RepairedBatch, Retry, StepAction};
+pub use repair::{RepairStep, Repaired, RepairedBatch, Retry, StepAction, check_reason};
 pub use reply::{Refusal, Reply};
 pub use state::{BatchState, StepState, TaskState, UnknownState};
 pub use step_kind::StepKind;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{Namespace, Queue};
+use crate::repair::{MAX_PROSE_BYTES, is_prose};
+use crate::{Namespace, Problem, Queue, code};
 
 /// A page of namespaces, by name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +83,35 @@ impl SetNamespace {
     pub const MOST: i64 = i32::MAX as i64;
     /// Queues that can be named at a time.
     pub const MOST_QUEUES: usize = 1_000;
+
+    /// Checks everything but the reason.
+    ///
+    /// # Errors
+    /// The first value that is outside of its bounds.
+    pub fn check(&self) -> Result<(), Problem> {
+        let invalid =
+            |field: &str, message: String| Problem::new(code::INVALID_VALUE, message).at(field);
+        let described = self.description.as_ref().and_then(Option::as_deref);
+        if described.is_some_and(|text| !is_prose(text)) {
+            let message = format!("must be 1 to {MAX_PROSE_BYTES} bytes of text");
+            return Err(invalid("description", message));
+        }
+        if self.queues.len() > Self::MOST_QUEUES {
+            return Err(invalid("queues", format!("must be at most {}", Self::MOST_QUEUES)));
+        }
+        let open = ("max_open_tasks".to_owned(), self.max_open_tasks.flatten());
+        let all = ("max_running".to_owned(), self.max_running.flatten());
+        let running = self.queues.iter().map(|(queue, wish)| {
+            (format!("queues.{queue}.max_running"), wish.max_running.flatten())
+        });
+        for (field, limit) in [open, all].into_iter().chain(running) {
+            if limit.is_some_and(|limit| !(1..=Self::MOST).contains(&limit)) {
+                let message = format!("must be null, for none, or 1 to {}", Self::MOST);
+                return Err(invalid(&field, message));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A key that is there, be it with null.

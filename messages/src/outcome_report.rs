@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::{StepId, StepKind, WorkItem, WorkerId};
+use crate::{Problem, StepId, StepKind, WorkItem, WorkerId, code};
 
 /// Finished attempts of one worker in one namespace. Answered after COMMIT.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -23,6 +23,26 @@ pub struct OutcomeReport {
     /// The same of its domain events.
     #[serde(default)]
     pub tells_events: bool,
+}
+
+impl OutcomeReport {
+    /// Checks the numbers that rows have.
+    ///
+    /// # Errors
+    /// The first that no row can have.
+    pub fn check(&self) -> Result<(), Problem> {
+        const MOST: u32 = i32::MAX as u32;
+        for (n, finished) in self.outcomes.iter().enumerate() {
+            for (key, number) in [("a", finished.attempt), ("d", finished.dispatch_seq)] {
+                if number > MOST {
+                    let message = format!("must be 0 to {MOST}, not {number}");
+                    let problem = Problem::new(code::INVALID_VALUE, message);
+                    return Err(problem.at(format!("outcomes[{n}].{key}")));
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 /// One finished attempt.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{BatchId, StepId, TaskId};
+use crate::{BatchId, Problem, StepId, TaskId, code};
 
 /// What is to be done about a failed step: the body of `PATCH /v1/tasks/{id}/steps/{step}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -48,6 +48,27 @@ pub struct Retry {
     /// Whether convergences that have run with the failure are taken back and run again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cascade: bool,
+}
+
+/// Checks why something is done by hand, and who asks, as they go into the audit trail.
+///
+/// # Errors
+/// Which of them cannot be kept.
+pub fn check_reason(reason: &str, by: Option<&str>) -> Result<(), Problem> {
+    for (field, text) in [("reason", Some(reason)), ("by", by)] {
+        if text.is_some_and(|text| !is_prose(text)) {
+            let message = format!("must be 1 to {MAX_PROSE_BYTES} bytes of text");
+            return Err(Problem::new(code::INVALID_VALUE, message).at(field));
+        }
+    }
+    Ok(())
+}
+
+/// Longest text that people write about what they do, in bytes.
+pub(crate) const MAX_PROSE_BYTES: usize = 1_000;
+
+pub(crate) fn is_prose(text: &str) -> bool {
+    !text.trim().is_empty() && text.len() <= MAX_PROSE_BYTES
 }
 
 /// What a repair has done.

@@ -96,6 +96,8 @@ const KEYS: [&str; 13] = [
 
 /// Longest free text of a request (reason, tags, keys) in bytes.
 const MAX_TEXT: usize = 512;
+/// Unknown keys that are reported: a hostile document could have a hundred thousand.
+const MAX_UNKNOWN: usize = 200;
 /// Most tags of a request.
 const MAX_TAGS: usize = 64;
 
@@ -108,6 +110,24 @@ impl TaskRequest {
 
     /// Bounds of a request as a document: the context and room for the rest.
     pub const LIMITS: Limits = Limits::bytes(Self::MAX_CONTEXT_BYTES + 64 * 1024);
+
+    /// Checks an idempotency key that comes beside the document, in a header.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check_key(key: &str) -> Result<(), Problem> {
+        let problem = |code, message: String| Problem::new(code, message).at("idempotency_key");
+        if key.contains('\0') {
+            let message = "holds a NUL character, which cannot be stored".to_owned();
+            return Err(problem(code::NUL_CHARACTER, message));
+        }
+        if key.is_empty() || key.len() > Self::MAX_KEY_BYTES {
+            let message =
+                format!("must be 1 to {} bytes long, not {}", Self::MAX_KEY_BYTES, key.len());
+            return Err(problem(code::INVALID_VALUE, message));
+        }
+        Ok(())
+    }
 
     /// Reads a request. `namespace` is the one of the subject or credential; where there is none,
     /// the document must name it.
@@ -137,7 +157,7 @@ struct Reader {
 impl Reader {
     fn request(&mut self, namespace: Option<&Namespace>) -> Option<TaskRequest> {
         self.refuse_unknown_keys();
-        let name = self.required_text("name").and_then(|text| self.name("name", &text));
+        let name = self.required_name("name").and_then(|text| self.name("name", &text));
         let namespace = self.namespace(namespace);
         let request = TaskRequest {
             version: self.text("version"),
@@ -158,22 +178,27 @@ impl Reader {
     }
 
     fn refuse_unknown_keys(&mut self) {
-        for key in self.document.keys() {
-            if !KEYS.contains(&key.as_str()) {
-                let near =
-                    nearest(key, KEYS).map_or(String::new(), |k| format!("; did you mean `{k}`?"));
-                let short: String = key.chars().take(60).collect();
-                let message = format!("unknown key {short:?}{near}");
-                self.problems.push(Problem::new(code::UNKNOWN_KEY, message).at(short));
-            }
+        let unknown = || self.document.keys().filter(|key| !KEYS.contains(&key.as_str()));
+        let left_out = unknown().count().saturating_sub(MAX_UNKNOWN);
+        for key in unknown().take(MAX_UNKNOWN) {
+            let near =
+                nearest(key, KEYS).map_or(String::new(), |k| format!("; did you mean `{k}`?"));
+            let short: String = key.chars().take(60).collect();
+            let message = format!("unknown key {short:?}{near}");
+            let field = short.escape_debug().to_string();
+            self.problems.push(Problem::new(code::UNKNOWN_KEY, message).at(field));
+        }
+        if let Some(last) = self.problems.last_mut().filter(|_| left_out > 0) {
+            last.message.push_str(&format!(" (and {left_out} more that are not shown)"));
         }
     }
 
     fn namespace(&mut self, given: Option<&Namespace>) -> Option<Namespace> {
-        let named = match (given, self.document.contains_key("namespace")) {
-            (None, _) => self.required_text("namespace")?,
-            (Some(given), false) => return Some(given.clone()),
-            (Some(_), true) => self.text("namespace")?,
+        let is_named = self.document.get("namespace").is_some_and(|named| !named.is_null());
+        let named = match given {
+            None => self.required_name("namespace")?,
+            Some(given) if !is_named => return Some(given.clone()),
+            Some(_) => self.any_text("namespace")?,
         };
         let named = match Namespace::new(&named) {
             Ok(named) => named,
@@ -199,18 +224,23 @@ impl Reader {
             .ok()
     }
 
-    fn required_text(&mut self, field: &str) -> Option<String> {
+    /// A text whose own rule says how long it may be.
+    fn required_name(&mut self, field: &str) -> Option<String> {
         if matches!(self.document.get(field), None | Some(Value::Null)) {
             let message = format!("`{field}` is missing");
             self.problems.push(Problem::new(code::MISSING_KEY, message).at(field));
         }
-        self.text(field)
+        self.any_text(field)
     }
 
     fn text(&mut self, field: &str) -> Option<String> {
+        self.any_text(field).and_then(|text| self.bounded(field, text))
+    }
+
+    fn any_text(&mut self, field: &str) -> Option<String> {
         match self.document.remove(field)? {
             Value::Null => None,
-            Value::String(text) => self.bounded(field, text),
+            Value::String(text) => Some(text),
             other => {
                 self.problems.push(wrong_type(field, "a text", &other));
                 None
@@ -303,18 +333,19 @@ impl Reader {
             None | Some(Value::Null) => return 0,
             Some(value) => value,
         };
-        match value.as_i64() {
-            Some(n @ -100..=100) => n as i8,
-            Some(n) => {
-                let message = format!("must be -100 to 100, not {n}");
-                self.problems.push(Problem::new(code::INVALID_VALUE, message).at("priority"));
-                0
-            }
-            None => {
-                self.problems.push(wrong_type("priority", "an integer", &value));
-                0
-            }
+        if let Some(n @ -100..=100) = value.as_i64() {
+            return n as i8;
         }
+        // An integer that is too long for one has become a float.
+        let problem = match value.as_f64().filter(|number| number.abs() > 100.0) {
+            Some(_) => {
+                let message = format!("must be -100 to 100, not {value}");
+                Problem::new(code::INVALID_VALUE, message).at("priority")
+            }
+            None => wrong_type("priority", "an integer", &value),
+        };
+        self.problems.push(problem);
+        0
     }
 }
 
@@ -387,8 +418,11 @@ mod tests {
     fn the_subject_decides_the_namespace() {
         let ns: Namespace = "mine".parse().expect("a token");
         let parse = |text: &str| TaskRequest::parse(text.as_bytes(), Some(&ns));
-        let request = parse(r#"{"name":"a","context":{}}"#).expect("valid");
-        assert_eq!(request.namespace, ns);
+        for document in
+            [r#"{"name":"a","context":{}}"#, r#"{"name":"a","namespace":null,"context":{}}"#]
+        {
+            assert_eq!(parse(document).expect("valid").namespace, ns);
+        }
         let problems =
             parse(r#"{"name":"a","namespace":"other","context":{}}"#).expect_err("foreign");
         assert_eq!(problems[0].code, code::FOREIGN_NAMESPACE);

@@ -1,5 +1,7 @@
 //! Claims: a step that was delivered before runs again only under a new attempt.
 
+use std::collections::{HashMap, HashSet};
+
 use tasker_messages::{Claim, ClaimVerdict, Namespace, ReleasedStep, StepId, StepKind, WorkerId};
 use tasker_workflow::{ClaimDecision, ClaimFacts, decide_claim};
 use uuid::Uuid;
@@ -64,8 +66,16 @@ impl Store {
         .await?;
         let mut granted = Granted::default();
         let mut run = Vec::new();
+        // Taken out by the first claim of a step: a request that names it twice may run it once.
+        let mut rows: HashMap<Uuid, _> = rows.into_iter().map(|row| (row.id, row)).collect();
+        let mut seen: HashSet<Uuid> = HashSet::new();
         for claim in claims {
-            let Some(row) = rows.iter().find(|row| row.id == claim.step_id.as_uuid()) else {
+            let id = claim.step_id.as_uuid();
+            if !seen.insert(id) {
+                granted.verdicts.push(ClaimVerdict::Held);
+                continue;
+            }
+            let Some(row) = rows.remove(&id) else {
                 granted.verdicts.push(ClaimVerdict::Drop(tasker_messages::DropReason::Unknown));
                 continue;
             };

@@ -88,6 +88,11 @@ pub struct DeadLetterFilter {
     pub redriven: Option<bool>,
 }
 
+/// A text without what Postgres cannot store.
+fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
 impl Store {
     /// Keeps a message that was carried but cannot be accepted; the namespace is that of its subject
     /// and need not be a valid one.
@@ -99,16 +104,20 @@ impl Store {
         refusal: &Refusal,
     ) -> Result<(), StoreError> {
         let error = serde_json::to_value(refusal).map_err(|e| StoreError::stored("error", e))?;
+        // Neither a subject nor a header need be a text that can be stored. A message that is refused
+        // for that must not come back for ever because it cannot be kept either.
+        let [namespace, subject] = [namespace, message.subject].map(storable);
+        let key = message.key.map(storable);
         sqlx::query!(
             "insert into tasker.dead_letters
                  (namespace, subject, payload, error, idempotency_key, place)
              values ($1, $2, $3, $4, $5, $6)
              on conflict (place) do nothing",
             namespace,
-            message.subject,
+            subject,
             message.payload,
             error,
-            message.key,
+            key,
             message.place,
         )
         .execute(&self.hot)

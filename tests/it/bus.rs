@@ -132,14 +132,14 @@ async fn broken_requests_are_refused() -> anyhow::Result<()> {
             code::TEMPLATE_NOT_FOUND,
         ),
         ("tasker.submit.Bench", b"{\"name\":\"chain\",\"context\":{}}", code::INVALID_NAME),
-        ("tasker.task.get.bench", b"{}", code::INVALID_REQUEST),
-        ("tasker.task.get.bench", b"{\"id\":\"x\"}", code::INVALID_REQUEST),
+        ("tasker.task.get.bench", b"{}", code::MISSING_KEY),
+        ("tasker.task.get.bench", b"{\"id\":\"x\"}", code::INVALID_VALUE),
         ("tasker.task.get.$BENCH", b"{}", code::INVALID_NAME),
-        ("tasker.task.wait.bench", b"{\"id\":1,\"timeout_ms\":1}", code::INVALID_REQUEST),
+        ("tasker.task.wait.bench", b"{\"id\":1,\"timeout_ms\":1}", code::WRONG_TYPE),
         (
             "tasker.task.wait.bench",
             b"{\"id\":\"0190a0a0-0000-7000-8000-000000000000\",\"timeout_ms\":1,\"more\":1}",
-            code::INVALID_REQUEST,
+            code::UNKNOWN_KEY,
         ),
         (
             "tasker.task.wait.bench",

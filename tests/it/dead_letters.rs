@@ -151,11 +151,11 @@ async fn letters_are_refused_and_removed() -> anyhow::Result<()> {
     let table = [
         ("/v1/dlq/999999999/redrive", json!({"reason": WHY}), 404, "DEAD_LETTER_NOT_FOUND"),
         ("/v1/dlq/x/redrive", json!({"reason": WHY}), 400, "INVALID_REQUEST"),
-        ("/v1/dlq/1/redrive", json!({}), 400, "INVALID_REQUEST"),
+        ("/v1/dlq/1/redrive", json!({}), 400, "MISSING_KEY"),
         ("/v1/dlq/1/redrive", json!({"reason": " "}), 400, "INVALID_VALUE"),
         ("/v1/dlq/purge", json!({"reason": WHY}), 400, "INVALID_VALUE"),
         ("/v1/dlq/purge", json!({"reason": "", "ids": [1]}), 400, "INVALID_VALUE"),
-        ("/v1/dlq/purge", json!({"reason": WHY, "id": 1}), 400, "INVALID_REQUEST"),
+        ("/v1/dlq/purge", json!({"reason": WHY, "id": 1}), 400, "UNKNOWN_KEY"),
         ("/v1/dlq/purge", json!({"reason": WHY, "older_than_days": 36_501}), 400, "INVALID_VALUE"),
         ("/v1/dlq/purge", json!({"reason": WHY, "ids": vec![1; 10_001]}), 400, "INVALID_VALUE"),
     ];

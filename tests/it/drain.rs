@@ -205,7 +205,7 @@ async fn whom_nobody_can_ask() -> anyhow::Result<()> {
     assert_eq!(post(unknown, body).await?, (404, code::WORKER_NOT_FOUND.to_owned()));
     assert_eq!(api.get(&format!("/v1/workers/{unknown}")).await?.code(), code::WORKER_NOT_FOUND);
     assert_eq!(post("one", body).await?, (400, code::INVALID_REQUEST.to_owned()));
-    assert_eq!(post(&id, b"{}").await?, (400, code::INVALID_REQUEST.to_owned()));
+    assert_eq!(post(&id, b"{}").await?, (400, code::MISSING_KEY.to_owned()));
     assert_eq!(post(&id, br#"{"reason": " "}"#).await?, (400, code::INVALID_VALUE.to_owned()));
     assert_eq!(drain(&cluster, &[unknown]).await?.code, 4);
     worker.stop().await;

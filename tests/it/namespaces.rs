@@ -214,19 +214,19 @@ async fn what_makes_no_limit_is_refused() -> anyhow::Result<()> {
     let api = cluster.api()?;
     let etl = "/v1/namespaces/etl-nightly";
     let table = [
-        (etl, json!({}), "INVALID_REQUEST"),
+        (etl, json!({}), "MISSING_KEY"),
         (etl, json!({"reason": " "}), "INVALID_VALUE"),
-        (etl, json!({"reason": "r", "max_open_task": 1}), "INVALID_REQUEST"),
+        (etl, json!({"reason": "r", "max_open_task": 1}), "UNKNOWN_KEY"),
         (etl, json!({"reason": "r", "max_open_tasks": 0}), "INVALID_VALUE"),
         (etl, json!({"reason": "r", "max_open_tasks": -1}), "INVALID_VALUE"),
         (etl, json!({"reason": "r", "max_open_tasks": 1_u64 << 31}), "INVALID_VALUE"),
-        (etl, json!({"reason": "r", "max_open_tasks": "7"}), "INVALID_REQUEST"),
+        (etl, json!({"reason": "r", "max_open_tasks": "7"}), "WRONG_TYPE"),
         (etl, json!({"reason": "r", "description": ""}), "INVALID_VALUE"),
         (etl, json!({"reason": "r", "description": "x".repeat(1_001)}), "INVALID_VALUE"),
         (etl, json!({"reason": "r", "max_running": 0}), "INVALID_VALUE"),
-        (etl, json!({"reason": "r", "max_running": true}), "INVALID_REQUEST"),
-        (etl, json!({"reason": "r", "queues": {"A": {"max_running": 1}}}), "INVALID_REQUEST"),
-        (etl, json!({"reason": "r", "queues": {"a": {"running": 1}}}), "INVALID_REQUEST"),
+        (etl, json!({"reason": "r", "max_running": true}), "WRONG_TYPE"),
+        (etl, json!({"reason": "r", "queues": {"A": {"max_running": 1}}}), "INVALID_NAME"),
+        (etl, json!({"reason": "r", "queues": {"a": {"running": 1}}}), "UNKNOWN_KEY"),
         (etl, json!({"reason": "r", "queues": {"a": {"max_running": 0}}}), "INVALID_VALUE"),
         ("/v1/namespaces/ETL", json!({"reason": "r"}), "INVALID_REQUEST"),
     ];

@@ -248,8 +248,8 @@ async fn requests_that_are_no_plan() -> anyhow::Result<()> {
     let (synthetic, diamond) = (planned("synthetic")?, planned("diamond_decision_batch")?);
     let result = |name: &str| json!({"template": diamond, "context": {}, "results": {name: 1}});
     let table = [
-        (json!({"template": synthetic}), 400, code::INVALID_REQUEST),
-        (json!({"template": synthetic, "context": {}, "input": {}}), 400, code::INVALID_REQUEST),
+        (json!({"template": synthetic}), 400, code::MISSING_KEY),
+        (json!({"template": synthetic, "context": {}, "input": {}}), 400, code::UNKNOWN_KEY),
         (json!({"template": synthetic, "context": 7}), 400, code::WRONG_TYPE),
         (json!({"template": "steps: [", "context": {}}), 400, code::INVALID_SYNTAX),
         (json!({"template": "x".repeat(5 << 20), "context": {}}), 413, code::TOO_LARGE),

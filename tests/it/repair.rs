@@ -266,16 +266,16 @@ async fn requests_without_sense() -> anyhow::Result<()> {
         (id, "second", ok.clone(), 409, "STEP_NOT_FAILED"),
         (id, "first", reset(json!("")), 400, "INVALID_VALUE"),
         (id, "first", reset(json!("x".repeat(1_001))), 400, "INVALID_VALUE"),
-        (id, "first", reset(json!(null)), 400, "INVALID_REQUEST"),
+        (id, "first", reset(json!(null)), 400, "WRONG_TYPE"),
         (id, "first", reset(json!("a\0b")), 400, "NUL_CHARACTER"),
-        (id, "first", json!({"action": "reset_for_retry"}), 400, "INVALID_REQUEST"),
-        (id, "first", json!({"action": "undo", "reason": WHY}), 400, "INVALID_REQUEST"),
+        (id, "first", json!({"action": "reset_for_retry"}), 400, "MISSING_KEY"),
+        (id, "first", json!({"action": "undo", "reason": WHY}), 400, "INVALID_VALUE"),
         (
             id,
             "first",
             json!({"action": "reset_for_retry", "reason": WHY, "why": 1}),
             400,
-            "INVALID_REQUEST",
+            "UNKNOWN_KEY",
         ),
         (
             id,
@@ -285,7 +285,9 @@ async fn requests_without_sense() -> anyhow::Result<()> {
             "INVALID_VALUE",
         ),
         (id, "first", json!({"action": "complete_manually", "reason": WHY}), 400, "INVALID_VALUE"),
-        (id, "first", json!([]), 400, "INVALID_REQUEST"),
+        (id, "first", json!([]), 400, "WRONG_TYPE"),
+        // As a path has it: nothing is named so.
+        (id, "fir%00st", ok.clone(), 404, "STEP_NOT_FOUND"),
     ];
     for (task, step, body, status, code) in table {
         let answer = patch(&api, task, step, &body).await?;

@@ -109,7 +109,7 @@ fn keys() -> Vec<Case> {
         lacking("context"),
         with("name", json!(5), code::WRONG_TYPE, "name"),
         with("name", json!(null), code::MISSING_KEY, "name"),
-        with("name", json!(""), code::INVALID_VALUE, "name"),
+        with("name", json!(""), code::INVALID_NAME, "name"),
         with("name", json!("two words"), code::INVALID_NAME, "name"),
         with("name", json!("chain\u{1b}[2J"), code::INVALID_NAME, "name"),
         with("name", json!("x".repeat(129)), code::INVALID_NAME, "name"),

@@ -17,6 +17,7 @@ mod repair;
 mod retry;
 mod schema;
 mod shares;
+mod storable;
 mod stray;
 mod template;
 #[cfg(test)]
@@ -43,6 +44,7 @@ pub use repair::{RepairAction, RepairFacts, check_repair, check_repaired_task};
 pub use retry::{Backoff, NextAttempt, RetryPolicy, UnknownBackoff, next_attempt};
 pub use schema::{Schema, Violation, check_context, check_result};
 pub use shares::{QueueUse, next_shares, share_limit};
+pub use storable::storable;
 pub use template::{BatchConfig, Handler, StepTemplate, Template, compare_versions};
 pub use transition::{Refused, StepEvent, TaskEvent, step_transition, task_end, task_transition};
 pub use why::{Lease, Offer, StepDetail, TaskDetail, TaskStop, why};

@@ -4,13 +4,13 @@
 use std::collections::HashMap;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tasker_messages::json::{Limits, inspect};
 use tasker_messages::{CheckpointVerdict, Namespace, Refusal, SaveCheckpoint, StepId, code};
 use tokio::sync::oneshot;
 
 use super::Links;
 use super::gather::Gather;
 use super::node::{Node, run_detached};
+use super::reads::refuse;
 
 /// Stores checkpoints.
 pub(crate) struct CheckpointsActor;
@@ -84,12 +84,12 @@ impl Actor for CheckpointsActor {
 
 /// Stores a set, one namespace after the other, and answers each.
 async fn store(node: &Node, set: Vec<Save>) {
-    let limits = Limits::bytes(node.settings.outcomes.max_result_bytes + OVERHEAD);
+    let max_bytes = node.settings.outcomes.max_result_bytes;
     let mut by_namespace: HashMap<Namespace, Vec<Save>> = HashMap::new();
     for save in set {
-        match check(&save.request, limits) {
+        match save.request.check(max_bytes) {
             Ok(()) => by_namespace.entry(save.namespace.clone()).or_default().push(save),
-            Err(refusal) => drop(save.answer.send(Err(refusal))),
+            Err(problem) => drop(save.answer.send(Err(refuse(problem)))),
         }
     }
     for (namespace, saves) in by_namespace {
@@ -109,22 +109,4 @@ async fn store(node: &Node, set: Vec<Save>) {
             let _worker_gone = save.answer.send(answer);
         }
     }
-}
-
-/// What a checkpoint may have beside the largest result: its keys and numbers.
-const OVERHEAD: usize = 1_024;
-
-fn check(request: &SaveCheckpoint, limits: Limits) -> Result<(), Refusal> {
-    let text = serde_json::to_string(&request.checkpoint)
-        .map_err(|e| Refusal::new(code::CHECKPOINT_NOT_STORABLE, e.to_string()))?;
-    inspect(&text, limits).map_err(|problem| {
-        let message = format!("the checkpoint cannot be stored: {}", problem.message);
-        Refusal::new(code::CHECKPOINT_NOT_STORABLE, message)
-    })?;
-    let items = request.checkpoint.items_processed;
-    if request.attempt > i32::MAX as u32 || i64::try_from(items).is_err() {
-        let message = "attempt or items_processed is out of range";
-        return Err(Refusal::new(code::INVALID_REQUEST, message));
-    }
-    Ok(())
 }

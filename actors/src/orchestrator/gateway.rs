@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tasker_bus::{Bus, Delivery, Incoming, PullEvent, PullOptions, Puller, ResetReason};
+use tasker_messages::json;
 use tasker_messages::subject::{self, Request};
 use tasker_messages::{
     AttemptOutcome, CheckpointVerdict, ClaimReply, ClaimRequest, IDEMPOTENCY_HEADER, Identity,
-    InvalidName, Namespace, OutcomeReport, OutcomeVerdicts, Problem, ProcessBatchableStep, Refusal,
+    InvalidName, Namespace, OutcomeReport, OutcomeVerdicts, ProcessBatchableStep, Refusal,
     ReleaseReply, ReleaseRequest, SaveCheckpoint, TaskRequest, Verdict, code,
 };
 use tasker_store::FinishedAttempt;
@@ -159,8 +160,6 @@ async fn submit(
     links.submit(request(namespace, &incoming.payload, key)?).await
 }
 
-const MAX_KEY: usize = TaskRequest::MAX_KEY_BYTES;
-
 /// Reads a request; the key of the header is used unless the document has one.
 fn request(
     namespace: &Namespace,
@@ -169,11 +168,9 @@ fn request(
 ) -> Result<TaskRequest, Refusal> {
     let mut request = TaskRequest::parse(payload, Some(namespace))
         .map_err(|problems| Refusal::of_document("the submission", problems))?;
-    if let Some(key) = key.as_ref().filter(|key| !(1..=MAX_KEY).contains(&key.len())) {
-        let message = format!("must be 1 to {MAX_KEY} bytes long, not {}", key.len());
-        let problem = Problem::new(code::INVALID_VALUE, message).at("idempotency_key");
-        return Err(Refusal::of_document("the submission", vec![problem]));
-    }
+    key.as_deref()
+        .map_or(Ok(()), TaskRequest::check_key)
+        .map_err(|problem| Refusal::of_document("the submission", vec![problem]))?;
     request.idempotency_key = request.idempotency_key.or(key);
     Ok(request)
 }
@@ -184,7 +181,8 @@ async fn report(
     namespace: &Namespace,
     incoming: &Incoming,
 ) -> Result<OutcomeVerdicts, Refusal> {
-    let report: OutcomeReport = reads::parse(&incoming.payload)?;
+    let report: OutcomeReport = reads::parse_carrier(&incoming.payload)?;
+    report.check().map_err(reads::refuse)?;
     let worker = report.worker;
     let takes = if node.limits.hands_over(namespace) { report.takes as usize } else { 0 };
     let (schemas, events) = (!report.tells_schemas, !report.tells_events);
@@ -204,9 +202,6 @@ async fn report(
         },
     });
     let attempts: Vec<FinishedAttempt> = attempts.collect();
-    if attempts.iter().any(|a| a.attempt > i32::MAX as u32 || a.dispatch_seq > i32::MAX as u32) {
-        return Err(Refusal::new(code::INVALID_REQUEST, "attempt or dispatch_seq is out of range"));
-    }
     let (answer, answered) = oneshot::channel();
     let report = Report { namespace: namespace.clone(), attempts, answer };
     links.outcomes.cast(OutcomesMessage::Report(Box::new(report)));
@@ -240,7 +235,7 @@ async fn save_checkpoint(
     namespace: &Namespace,
     incoming: &Incoming,
 ) -> Result<CheckpointVerdict, Refusal> {
-    let request: SaveCheckpoint = reads::parse(&incoming.payload)?;
+    let request: SaveCheckpoint = reads::parse_carrier(&incoming.payload)?;
     let (answer, answered) = oneshot::channel();
     let save = Save { namespace: namespace.clone(), request, answer };
     links.checkpoints.cast(CheckpointsMessage::Save(Box::new(save)));
@@ -377,7 +372,7 @@ fn dismiss(delivery: Delivery) {
 }
 
 fn take_command(links: &Links, delivery: Delivery) {
-    match serde_json::from_slice::<ProcessBatchableStep>(&delivery.payload) {
+    match json::decode::<ProcessBatchableStep>(&delivery.payload) {
         Ok(command) => {
             let expansion = Expansion { step: command.step, ack: Some(delivery.handle) };
             links.batch_processing.cast(BatchProcessingMessage::Expand(expansion));

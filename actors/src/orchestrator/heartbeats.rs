@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tasker_config::WorkerSettings;
+use tasker_messages::json::{self, Limits};
 use tasker_messages::{Heartbeat, Hint, Namespace, Queue, WorkerId, subject};
 use tokio::task::JoinSet;
 
@@ -77,13 +78,13 @@ impl Actor for HeartbeatsActor {
             while let Some(beat) = beats.next().await {
                 let namespace =
                     beat.subject.rsplit('.').next().and_then(|n| Namespace::new(n).ok());
-                match (namespace, serde_json::from_slice(&beat.payload)) {
+                match (namespace, json::read(&beat.payload, Limits::bytes(usize::MAX))) {
                     (Some(namespace), Ok(beat)) => {
                         if actor.cast(HeartbeatsMessage::Beat(namespace, beat)).is_err() {
                             return;
                         }
                     }
-                    (_, Err(error)) => tracing::debug!(%error, "a heartbeat cannot be read"),
+                    (_, Err(problem)) => tracing::debug!(%problem, "a heartbeat cannot be read"),
                     (None, _) => {}
                 }
             }

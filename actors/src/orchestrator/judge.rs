@@ -6,9 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde_json::Value;
 use tasker_messages::json::{Limits, inspect};
-use tasker_messages::{Namespace, Problem, Queue, Refusal, StepFailure, StepId, StepKind, code};
+use tasker_messages::{Namespace, Queue, Refusal, StepFailure, StepId, StepKind, code};
 use tasker_store::{FinishedAttempt, JudgedStep, StoreError};
-use tasker_workflow::{Schema, batching, check_result, choose};
+use tasker_workflow::{Schema, batching, check_result, choose, storable};
 
 use super::node::Node;
 
@@ -22,11 +22,12 @@ pub(crate) async fn judge(
     namespace: &Namespace,
     set: &mut [FinishedAttempt],
 ) -> Result<(), Refusal> {
-    let limits = Limits::bytes(node.settings.outcomes.max_result_bytes);
+    let max_bytes = node.settings.outcomes.max_result_bytes;
+    let limits = Limits::bytes(max_bytes);
     for attempt in set.iter_mut() {
         match &mut attempt.ending {
             Ok(result) => {
-                if let Err(failure) = storable(result, limits) {
+                if let Err(failure) = storable(result, max_bytes) {
                     attempt.ending = Err(failure);
                 }
             }
@@ -153,21 +154,6 @@ async fn judge_results(
 fn unchecked() -> StepFailure {
     let message = "the result could not be checked against the step's result_schema";
     failure(code::RESULT_SCHEMA_VIOLATION, message.to_owned())
-}
-
-/// Whether a result can be stored.
-#[expect(clippy::result_large_err, reason = "the failure is stored as it is")]
-pub(crate) fn storable(result: &str, limits: Limits) -> Result<(), StepFailure> {
-    inspect(result, limits).map_err(|problem| refused_result(&problem))
-}
-
-fn refused_result(problem: &Problem) -> StepFailure {
-    let code = if problem.code == code::TOO_LARGE {
-        code::RESULT_TOO_LARGE
-    } else {
-        code::RESULT_NOT_STORABLE
-    };
-    failure(code, format!("the handler's result cannot be stored: {}", problem.message))
 }
 
 /// The error of a step whose result the database refuses.

@@ -6,16 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tasker_bus::RequestError;
-use tasker_messages::json::Limits;
 use tasker_messages::{
     AnalyzerRan, AttemptOutcome, BatchForecast, PlanState, PlanTemplate, Problem, Queue, Refusal,
     RunAnalyzer, SharedStep, StepFailure, StepPlan, TemplatePlan, code, subject,
 };
-use tasker_workflow::{StepTemplate, Template, batching, check_result};
+use tasker_workflow::{StepTemplate, Template, batching, check_result, storable};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
-use super::judge::storable;
 use super::node::Node;
 use super::offers::Offered;
 use super::plan_request::{Input, PlanRequest};
@@ -130,9 +128,10 @@ async fn plan_step(
     worker.resolves |= ran.resolves;
     worker.callables.extend(std::mem::take(&mut ran.callables));
     let (judged, judged_step) = (Arc::clone(request), step.clone());
-    let limits = Limits::bytes(node.settings.outcomes.max_result_bytes);
+    let max_bytes = node.settings.outcomes.max_result_bytes;
     let most = node.settings.batches.max_members;
-    let judging = spawn_blocking(move || judge(&judged.template, &judged_step, ran, limits, most));
+    let judging =
+        spawn_blocking(move || judge(&judged.template, &judged_step, ran, max_bytes, most));
     match judging.await.map_err(|error| lost(&error))? {
         Ok((mut batch, problems)) => {
             let namespace = &request.template.namespace;
@@ -150,14 +149,14 @@ fn judge(
     template: &Template,
     step: &StepTemplate,
     ran: AnalyzerRan,
-    limits: Limits,
+    max_bytes: usize,
     max_members: u32,
 ) -> Result<(BatchForecast, Vec<Problem>), Problem> {
     let result = match ran.outcome {
         AttemptOutcome::Succeeded(result) => Box::<str>::from(result),
         AttemptOutcome::Failed(failure) => return Err(problem_of(failure)),
     };
-    storable(&result, limits).map_err(problem_of)?;
+    storable(&result, max_bytes).map_err(problem_of)?;
     batching::check_page(None, &ran.cursors)?;
     let appended = (!ran.cursors.is_empty()).then_some(ran.cursors.len() as u32);
     let plan =
@@ -255,7 +254,7 @@ mod tests {
             callables: Vec::new(),
             resolves: false,
         };
-        judge(&template, step, ran, Limits::bytes(1_000), 50)
+        judge(&template, step, ran, 1_000, 50)
             .map(|(batch, _)| (batch.form, batch.members))
             .map_err(|problem| problem.code)
     }

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tasker_bus::Incoming;
+use tasker_messages::json::{self, Limits};
 use tasker_messages::{
     AppendCursors, CursorConfig, CursorsAppended, GetCheckpoint, GetMembers, GetResult, GetShared,
     GetTask, MembersPage, Namespace, Problem, Refusal, SharedStep, StoredCheckpoint, StoredResult,
@@ -53,11 +54,18 @@ const MAX_WAIT: Duration = Duration::from_secs(30);
 /// Largest page of appended cursors.
 const MAX_PAGE_CURSORS: usize = 10_000;
 
-/// Reads a request's document.
+/// Reads a request's document. Its size is bounded by the bus.
 pub(crate) fn parse<T: DeserializeOwned>(payload: &[u8]) -> Result<T, Refusal> {
-    serde_json::from_slice(payload).map_err(|e| {
-        Refusal::new(code::INVALID_REQUEST, format!("the request cannot be read: {e}"))
-    })
+    json::read(payload, Limits::bytes(usize::MAX)).map_err(refuse)
+}
+
+/// The same of a document with values that are judged one by one where they are stored.
+pub(crate) fn parse_carrier<T: DeserializeOwned>(payload: &[u8]) -> Result<T, Refusal> {
+    json::decode(payload).map_err(refuse)
+}
+
+pub(crate) fn refuse(problem: Problem) -> Refusal {
+    Refusal::of_document("the request", vec![problem])
 }
 
 /// Answers one request of a kind that only reads (or appends cursors).
@@ -175,7 +183,7 @@ struct RawPage {
 
 async fn append(node: &Node, ns: &Namespace, payload: &[u8]) -> Result<CursorsAppended, ReadError> {
     let request: AppendCursors = parse(payload)?;
-    let raw: RawPage = parse(payload)?;
+    let raw: RawPage = parse_carrier(payload)?;
     if request.cursors.is_empty() || request.cursors.len() > MAX_PAGE_CURSORS {
         let message =
             format!("a page has 1 to {MAX_PAGE_CURSORS} cursors, not {}", request.cursors.len());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tasker_bus::{Bus, Connection, Incoming};
-use tasker_messages::{AttemptFinished, Heartbeat, Hint, Namespace, QueueLoad, subject};
+use tasker_messages::{AttemptFinished, Heartbeat, Hint, Namespace, QueueLoad, json, subject};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -106,7 +106,7 @@ async fn listen_to_hints(
 
 fn heed(core: &Arc<Core>, incoming: &Incoming) {
     let namespace = incoming.subject.rsplit('.').next().and_then(|n| n.parse::<Namespace>().ok());
-    let hint = serde_json::from_slice::<Hint>(&incoming.payload);
+    let hint = json::decode::<Hint>(&incoming.payload);
     match (incoming.protocol_ok(), namespace, hint) {
         (Ok(()), Some(namespace), Ok(Hint::TaskCancelled(task))) => {
             core.cancelled.stop(namespace, Stopped::Task(task));

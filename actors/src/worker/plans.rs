@@ -9,7 +9,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tasker_bus::{Incoming, Subscription};
 use tasker_messages::{
     AnalyzerRan, AttemptOutcome, Namespace, PlanTemplate, Refusal, RunAnalyzer, StepId, TaskId,
-    code, subject,
+    code, json, subject,
 };
 use tasker_sdk::{ContextParts, StepContext, StepError};
 use tokio::sync::{Semaphore, watch};
@@ -105,10 +105,8 @@ async fn answer(core: &Core, incoming: &Incoming) -> Result<AnalyzerRan, Refusal
     let namespace = subject::plan_namespace(&incoming.subject).ok_or_else(|| {
         Refusal::new(code::INVALID_NAME, format!("no valid namespace in `{}`", incoming.subject))
     })?;
-    let request: RunAnalyzer = serde_json::from_slice(&incoming.payload).map_err(|error| {
-        let message = format!("the request cannot be read: {error}");
-        Refusal::new(code::INVALID_REQUEST, message)
-    })?;
+    let request: RunAnalyzer = json::decode(&incoming.payload)
+        .map_err(|problem| Refusal::of_document("the request", vec![problem]))?;
     if core.stage() != Stage::Serving {
         return Err(not_now("is about to stop"));
     }

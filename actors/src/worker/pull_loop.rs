@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tasker_bus::{Delivery, PullEvent, PullOptions, Puller, ResetReason};
-use tasker_messages::{WorkItem, code, subject};
+use tasker_messages::{WorkItem, code, json, subject};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -289,11 +289,11 @@ impl PullLoop {
             delivery.handle.nak(OTHER_VERSION).await;
             return None;
         }
-        match serde_json::from_slice(&delivery.payload) {
+        match json::decode(&delivery.payload) {
             Ok(item) => Some(item),
-            Err(error) => {
+            Err(problem) => {
                 self.core.meters.malformed.increment(1);
-                tracing::error!(subject, sequence, %error, "a work item cannot be read");
+                tracing::error!(subject, sequence, %problem, "a work item cannot be read");
                 delivery.handle.ack().await;
                 None
             }

@@ -14,9 +14,7 @@ use super::Api;
 use super::extract::Route;
 use super::problem::ApiError;
 use super::query::{Params, id};
-use super::repair::{audited, invalid, read, repair};
-
-const MAX_KEY: usize = TaskRequest::MAX_KEY_BYTES;
+use super::repair::{audited, invalid, read, repair, unusable};
 
 fn no_letter(id: i64) -> ApiError {
     Refusal::new(code::DEAD_LETTER_NOT_FOUND, format!("there is no dead letter {id}")).into()
@@ -106,8 +104,8 @@ async fn request_of(api: &Api, letter: &DeadLetter) -> Result<TaskRequest, ApiEr
     let kept = api.node.store.kept_message(letter.id).await?.unwrap_or_default();
     let mut request = TaskRequest::parse(&kept.payload, Some(&namespace))
         .map_err(|problems| Refusal::of_document("the message", problems))?;
-    if kept.key.as_ref().is_some_and(|key| !(1..=MAX_KEY).contains(&key.len())) {
-        let message = format!("must be 1 to {MAX_KEY} bytes; submit it anew with another one");
+    if let Some(Err(problem)) = kept.key.as_deref().map(TaskRequest::check_key) {
+        let message = format!("{}; submit it anew with another one", problem.message);
         return Err(invalid("idempotency_key", &message));
     }
     request.idempotency_key = request.idempotency_key.or(kept.key);
@@ -121,24 +119,7 @@ async fn request_of(api: &Api, letter: &DeadLetter) -> Result<TaskRequest, ApiEr
 pub(super) async fn purge(State(api): State<Api>, body: Body) -> Result<Json<Purged>, ApiError> {
     let purge: Purge = read(&api, body).await?;
     let by = audited(&purge.reason, purge.by.clone())?;
-    let Purge { ids, namespace, fingerprint, older_than_days, redriven, .. } = &purge;
-    let says_nothing = ids.is_none()
-        && namespace.is_none()
-        && fingerprint.is_none()
-        && older_than_days.is_none()
-        && redriven.is_none();
-    if says_nothing {
-        let what =
-            "ids, namespace, fingerprint, older_than_days or redriven must say which letters";
-        return Err(invalid("", what));
-    }
-    if older_than_days.is_some_and(|days| days > Purge::MOST_DAYS) {
-        let message = format!("must be at most {}", Purge::MOST_DAYS);
-        return Err(invalid("older_than_days", &message));
-    }
-    if ids.as_ref().is_some_and(|ids| ids.len() > Purge::MOST_IDS) {
-        return Err(invalid("ids", &format!("must be at most {}", Purge::MOST_IDS)));
-    }
+    purge.check().map_err(unusable)?;
     // A transaction must not end with the connection of whoever asked for it.
     let store = api.node.store.clone();
     let purging = tokio::spawn(async move { store.purge_dead_letters(&purge, &by).await });

@@ -9,7 +9,7 @@ use super::Api;
 use super::extract::Route;
 use super::problem::ApiError;
 use super::query::Params;
-use super::repair::{MAX_TEXT, audited, invalid, read};
+use super::repair::{audited, read, unusable};
 
 pub(super) async fn list(
     State(api): State<Api>,
@@ -30,7 +30,7 @@ pub(super) async fn set(
         Namespace::new(&name).map_err(|e| ApiError::bad_request("namespace", e.to_string()))?;
     let set: SetNamespace = read(&api, body).await?;
     let by = audited(&set.reason, set.by.clone())?;
-    check(&set)?;
+    set.check().map_err(unusable)?;
     // A transaction must not end with the connection of whoever asked for it.
     let setting = tokio::spawn(async move {
         let view = api.node.store.set_namespace(&name, &set, &by).await;
@@ -45,27 +45,4 @@ pub(super) async fn set(
         lost()
     })??;
     Ok(Json(view.ok_or_else(lost)?))
-}
-
-fn check(set: &SetNamespace) -> Result<(), ApiError> {
-    let described = set.description.as_ref().and_then(Option::as_deref);
-    if described.is_some_and(|text| text.trim().is_empty() || text.len() > MAX_TEXT) {
-        return Err(invalid("description", &format!("must be 1 to {MAX_TEXT} bytes of text")));
-    }
-    if set.queues.len() > SetNamespace::MOST_QUEUES {
-        return Err(invalid("queues", &format!("must be at most {}", SetNamespace::MOST_QUEUES)));
-    }
-    let open = ("max_open_tasks".to_owned(), set.max_open_tasks.flatten());
-    let all = ("max_running".to_owned(), set.max_running.flatten());
-    let running = set
-        .queues
-        .iter()
-        .map(|(queue, wish)| (format!("queues.{queue}.max_running"), wish.max_running.flatten()));
-    for (field, limit) in [open, all].into_iter().chain(running) {
-        if limit.is_some_and(|limit| !(1..=SetNamespace::MOST).contains(&limit)) {
-            let most = SetNamespace::MOST;
-            return Err(invalid(&field, &format!("must be null, for none, or 1 to {most}")));
-        }
-    }
-    Ok(())
 }

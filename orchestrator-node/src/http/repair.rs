@@ -4,9 +4,9 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use serde::de::DeserializeOwned;
-use tasker_messages::json::{Limits, inspect};
+use tasker_messages::json::{self, Limits, inspect};
 use tasker_messages::{
-    BatchId, Problem, Refusal, RepairStep, Repaired, Retry, StepAction, TaskId, code,
+    BatchId, Problem, Refusal, RepairStep, Repaired, Retry, StepAction, TaskId, check_reason, code,
 };
 use tasker_store::{RepairRequest, RepairTarget};
 use tasker_workflow::RepairAction;
@@ -16,9 +16,6 @@ use super::extract::{Route, read_body};
 use super::problem::ApiError;
 use super::query::id;
 use super::tasks::find_step;
-
-/// Longest reason and name in the audit trail.
-pub(super) const MAX_TEXT: usize = 1_000;
 
 /// Resets, resolves or completes one failed step, named by id or name.
 pub(super) async fn step(
@@ -80,30 +77,21 @@ pub(super) async fn read_up_to<T: DeserializeOwned>(
     body: Body,
 ) -> Result<T, ApiError> {
     let body = read_body(body, max_bytes).await?;
-    let text = std::str::from_utf8(&body)
-        .map_err(|e| ApiError::from(Refusal::new(code::INVALID_ENCODING, e.to_string())))?;
-    inspect(text, Limits::bytes(max_bytes))
-        .map_err(|problem| Refusal::of_document("the request", vec![problem]))?;
-    serde_json::from_str(text).map_err(|error| {
-        let message = format!("the request cannot be read: {error}");
-        Refusal::new(code::INVALID_REQUEST, message).into()
-    })
+    json::read(&body, Limits::bytes(max_bytes)).map_err(unusable)
 }
 
 pub(super) fn invalid(field: &str, message: &str) -> ApiError {
-    let problem = Problem::new(code::INVALID_VALUE, message).at(field);
+    unusable(Problem::new(code::INVALID_VALUE, message).at(field))
+}
+
+pub(super) fn unusable(problem: Problem) -> ApiError {
     Refusal::of_document("the request", vec![problem]).into()
 }
 
 /// The name for the audit trail, if it and the reason can be kept.
 pub(super) fn audited(reason: &str, by: Option<String>) -> Result<String, ApiError> {
-    let by = by.unwrap_or_else(|| "api".to_owned());
-    for (field, text) in [("reason", reason), ("by", by.as_str())] {
-        if text.trim().is_empty() || text.len() > MAX_TEXT {
-            return Err(invalid(field, &format!("must be 1 to {MAX_TEXT} bytes of text")));
-        }
-    }
-    Ok(by)
+    check_reason(reason, by.as_deref()).map_err(unusable)?;
+    Ok(by.unwrap_or_else(|| "api".to_owned()))
 }
 
 pub(super) async fn repair(

@@ -152,6 +152,8 @@ pub(super) async fn step(
 pub(super) async fn find_step(api: &Api, task: TaskId, step: &str) -> Result<StepId, ApiError> {
     match step.parse() {
         Ok(id) => Ok(id),
+        // Nothing in the database is named so, and it would refuse to look.
+        Err(_) if step.contains('\0') => Err(no_step(task, step)),
         Err(_) => {
             let found = api.node.store.find_step(task, step).await?;
             found.ok_or_else(|| no_step(task, step))

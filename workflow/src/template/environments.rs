@@ -1,9 +1,9 @@
 //! `environments`: what steps are given otherwise in one environment than in the others.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::{Map, Value};
-use tasker_messages::{StepName, code, nearest};
+use tasker_messages::{StepName, code};
 
 use super::draft::Draft;
 use super::problems::shown;
@@ -14,6 +14,8 @@ use super::yaml::join;
 
 /// Stands for every step.
 const ALL: &str = "ALL";
+/// Most environments of a template: each is checked against every step.
+const MAX_ENVIRONMENTS: usize = 100;
 
 /// What one environment says about a step, or about all of them.
 #[derive(Debug, Default)]
@@ -31,7 +33,15 @@ pub(super) struct Override {
 pub(super) fn read(section: &mut Section<'_>, drafts: &[Draft]) -> BTreeMap<String, Vec<Override>> {
     let mut all = BTreeMap::new();
     let Some(mut environments) = section.section("environments") else { return all };
-    for (name, field) in environments.take_all() {
+    let entries = environments.take_all();
+    if entries.len() > MAX_ENVIRONMENTS {
+        let (path, line) = (&environments.path, environments.line);
+        let message = format!("{} environments; the limit is {MAX_ENVIRONMENTS}", entries.len());
+        environments.report(code::TOO_LARGE, path, line, message);
+        return all;
+    }
+    let steps = Steps::new(drafts);
+    for (name, field) in entries {
         if let Err(error) = StepName::new(&name) {
             let line = field.key_line;
             environments.report(code::INVALID_NAME, &field.path, line, error.to_string());
@@ -40,7 +50,7 @@ pub(super) fn read(section: &mut Section<'_>, drafts: &[Draft]) -> BTreeMap<Stri
         else {
             continue;
         };
-        let overrides = steps(&mut section, drafts);
+        let overrides = read_overrides(&mut section, &steps);
         check_bounds(&section, drafts, &overrides);
         section.finish();
         all.insert(name, overrides);
@@ -48,14 +58,29 @@ pub(super) fn read(section: &mut Section<'_>, drafts: &[Draft]) -> BTreeMap<Stri
     all
 }
 
-fn steps(section: &mut Section<'_>, drafts: &[Draft]) -> Vec<Override> {
+/// The steps that can be overridden, by name.
+struct Steps<'d> {
+    drafts: &'d [Draft],
+    by_name: HashMap<&'d str, usize>,
+}
+
+impl<'d> Steps<'d> {
+    fn new(drafts: &'d [Draft]) -> Self {
+        let names = drafts.iter().enumerate().rev();
+        // Of two steps with one name, which is reported elsewhere, the first is meant.
+        let by_name = names.filter_map(|(n, draft)| Some((draft.name_text()?, n))).collect();
+        Self { drafts, by_name }
+    }
+}
+
+fn read_overrides(section: &mut Section<'_>, steps: &Steps<'_>) -> Vec<Override> {
     let Some(field) = section.take("steps") else { return Vec::new() };
     let items = section.list(field).unwrap_or_default();
     let mut seen = HashSet::new();
     let mut overrides = Vec::with_capacity(items.len());
     for (path, node) in items {
         let Some(mut item) = Section::open(path, node, section.problems()) else { continue };
-        let step = target(&mut item, drafts, &mut seen);
+        let step = target(&mut item, steps, &mut seen);
         let config = item.section("handler").map_or(Value::Null, |mut handler| {
             let config = initialization(&mut handler);
             handler.finish();
@@ -80,7 +105,7 @@ fn steps(section: &mut Section<'_>, drafts: &[Draft]) -> Vec<Override> {
 /// Which step is meant; the outer `None` if that cannot be told, which was reported.
 fn target(
     item: &mut Section<'_>,
-    drafts: &[Draft],
+    steps: &Steps<'_>,
     seen: &mut HashSet<String>,
 ) -> Option<Option<usize>> {
     let (name, field) = item.required_text("name")?;
@@ -90,8 +115,7 @@ fn target(
         report(code::DUPLICATE_STEP, message);
         return None;
     }
-    let step = drafts.iter().position(|draft| draft.name_text() == Some(&name));
-    match (name == ALL, step) {
+    match (name == ALL, steps.by_name.get(name.as_str()).copied()) {
         (true, None) => Some(None),
         (true, Some(_)) => {
             let message = "stands for every step here, but a step has this name; rename that one";
@@ -100,9 +124,8 @@ fn target(
         }
         (false, Some(step)) => Some(Some(step)),
         (false, None) => {
-            let names = drafts.iter().filter_map(Draft::name_text).chain([ALL]);
-            let near = nearest(&name, names)
-                .map_or(String::new(), |name| format!("; did you mean `{name}`?"));
+            let names = steps.drafts.iter().filter_map(Draft::name_text).chain([ALL]);
+            let near = item.problems().suggestion(&name, names);
             report(code::INVALID_VALUE, format!("no step is named {}{near}", shown(&name)));
             None
         }
@@ -112,8 +135,11 @@ fn target(
 /// The bounds of a step's pauses must agree where one is the template's and one the environment's.
 fn check_bounds(section: &Section<'_>, drafts: &[Draft], overrides: &[Override]) {
     let mut reported = HashSet::new();
+    // One for all steps, and one for each step, at most.
+    let by_step: HashMap<Option<usize>, &Override> =
+        overrides.iter().map(|o| (o.step, o)).collect();
     for (n, draft) in drafts.iter().enumerate() {
-        let layers = || overrides.iter().filter(|o| o.step.is_none_or(|step| step == n));
+        let layers = || [None, Some(n)].into_iter().filter_map(|step| by_step.get(&step).copied());
         let retry = layers().fold(draft.retry.clone(), |below, o| o.retry.clone().over(&below));
         let Some(message) = bounds_problem(&retry) else { continue };
         let culprit =
@@ -121,8 +147,9 @@ fn check_bounds(section: &Section<'_>, drafts: &[Draft], overrides: &[Override])
         if let Some(culprit) = culprit.filter(|_| bounds_problem(&draft.retry).is_none())
             && reported.insert(&culprit.place.0)
         {
-            let name =
-                draft.name_text().map_or(String::new(), |name| format!(" for step `{name}`"));
+            let name = draft
+                .name_text()
+                .map_or(String::new(), |name| format!(" for step {}", shown(name)));
             let (path, line) = &culprit.place;
             section.report(code::INVALID_VALUE, path, *line, format!("{message}{name}"));
         }

@@ -1,11 +1,13 @@
 use std::cell::{Cell, RefCell};
 
-use tasker_messages::Problem;
+use tasker_messages::{Problem, StepName, nearest};
 
 /// Most problems that one document reports; a hostile one could have a hundred thousand.
 const MOST: usize = 200;
 /// Most patterns in all schemas of one document.
 const MAX_PATTERNS: usize = 256;
+/// Each suggestion compares a name with all steps, so a hostile document gets only a few.
+const MAX_SUGGESTIONS: u32 = 20;
 
 /// What is wrong with a document, gathered while it is read.
 #[derive(Default)]
@@ -14,6 +16,8 @@ pub(super) struct Problems {
     left_out: RefCell<u32>,
     /// Patterns in the schemas that were read: each takes memory as long as the template does.
     patterns: Cell<usize>,
+    /// Misspelt names of steps for which others were looked at.
+    suggestions: Cell<u32>,
 }
 
 impl Problems {
@@ -33,6 +37,20 @@ impl Problems {
 
     pub(super) fn count_patterns(&self, more: usize) {
         self.patterns.set(self.patterns.get() + more);
+    }
+
+    /// The end of a message about a step that does not exist: a step that may be meant.
+    pub(super) fn suggestion<'a>(
+        &self,
+        name: &str,
+        steps: impl IntoIterator<Item = &'a str>,
+    ) -> String {
+        let made = self.suggestions.get();
+        self.suggestions.set(made + 1);
+        let near = if made < MAX_SUGGESTIONS { nearest(name, steps) } else { None };
+        // A name that is wrong itself helps nobody, and may hold anything.
+        let near = near.filter(|near| StepName::new(near).is_ok());
+        near.map_or(String::new(), |near| format!("; did you mean `{near}`?"))
     }
 
     /// How many there are so far.

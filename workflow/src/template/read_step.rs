@@ -151,7 +151,14 @@ fn name_of(handler: &mut Section<'_>, key: &'static str) -> Option<String> {
 
 fn is_registrable(name: &str) -> bool {
     (1..=MAX_CALLABLE).contains(&name.len())
-        && !name.contains(|c: char| c.is_whitespace() || c.is_control())
+        && !name.contains(|c: char| c.is_whitespace() || c.is_control() || is_unseen(c))
+}
+
+/// Characters that nobody sees, of which some turn the text around them: two names that look alike
+/// would be two handlers. The most usual of the category Cf of Unicode.
+fn is_unseen(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}')
+        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
 }
 
 fn callable(handler: &mut Section<'_>) -> Option<String> {

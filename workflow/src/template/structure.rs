@@ -2,15 +2,15 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tasker_messages::{Problem, StepKind, code, nearest};
+use tasker_messages::{Problem, StepKind, code};
 
 use super::cycle;
 use super::draft::{Draft, DraftBatch};
 use super::problems::{Problems, shown};
 use super::yaml::join;
 
-/// Each suggestion compares a name with all others, so a hostile document gets only a few.
-const MAX_SUGGESTIONS: u32 = 20;
+/// Most steps of a cycle that are named.
+const MAX_SHOWN: usize = 20;
 
 /// Checks the steps against each other and moves each batch configuration to its batchable step.
 ///
@@ -74,7 +74,6 @@ impl Check<'_> {
         by_name: &HashMap<&str, usize>,
     ) -> Vec<Vec<usize>> {
         let mut parents = Vec::with_capacity(drafts.len());
-        let mut suggestions = 0;
         for draft in drafts {
             let mut known = Vec::with_capacity(draft.dependencies.len());
             for dependency in &draft.dependencies {
@@ -82,11 +81,8 @@ impl Check<'_> {
                     known.push(parent);
                     continue;
                 }
-                suggestions += 1;
-                let near = (suggestions <= MAX_SUGGESTIONS)
-                    .then(|| nearest(&dependency.text, drafts.iter().filter_map(Draft::name_text)))
-                    .flatten()
-                    .map_or(String::new(), |name| format!("; did you mean `{name}`?"));
+                let names = drafts.iter().filter_map(Draft::name_text);
+                let near = self.problems.suggestion(&dependency.text, names);
                 let message = format!("no step is named {}{near}", shown(&dependency.text));
                 self.report(code::UNKNOWN_DEPENDENCY, &dependency.path, dependency.line, message);
             }
@@ -97,8 +93,11 @@ impl Check<'_> {
 
     fn cycles(&mut self, drafts: &[Draft], parents: &[Vec<usize>]) {
         for cycle in cycle::find(parents) {
-            let name = |&n: &usize| drafts[n].name_text().unwrap_or_default().to_owned();
-            let mut names: Vec<String> = cycle.iter().map(name).collect();
+            let name = |&n: &usize| join("", drafts[n].name_text().unwrap_or_default());
+            let mut names: Vec<String> = cycle.iter().take(MAX_SHOWN).map(name).collect();
+            if cycle.len() > MAX_SHOWN {
+                names.push(format!("{} more", cycle.len() - MAX_SHOWN));
+            }
             names.extend(names.first().cloned());
             let message = format!(
                 "these steps wait for each other, each for the next: {}",

@@ -79,7 +79,7 @@ impl Service<Uri> for Connector {
     }
 }
 
-fn literal(target: &Uri) -> Option<IpAddr> {
+pub(super) fn literal(target: &Uri) -> Option<IpAddr> {
     target.host()?.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 

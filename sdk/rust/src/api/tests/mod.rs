@@ -9,3 +9,4 @@ mod paging;
 mod redirections;
 mod secrets;
 mod server;
+mod urls;

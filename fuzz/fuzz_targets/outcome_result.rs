@@ -1,0 +1,3 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| (tasker_bad_input::Target::named("outcome_result").run)(input));
