@@ -2,7 +2,8 @@
 
 use sqlx::PgPool;
 use tasker_messages::{
-    Claim, ClaimVerdict, DropReason, Namespace, RunningStep, StepKind, Verdict, WorkerId,
+    Claim, ClaimVerdict, DropReason, Namespace, ReleasedStep, RunningStep, StepKind, Verdict,
+    WorkerId,
 };
 use uuid::Uuid;
 
@@ -36,6 +37,47 @@ async fn only_the_current_attempt_of_the_right_step_counts(pool: PgPool) {
     assert_eq!(world.count("select count(*) from tasker.outcomes").await, 0);
     assert_eq!(world.apply(&report).await.verdicts, [Verdict::Applied]);
     assert_eq!(world.apply(&report).await.verdicts, [Verdict::Duplicate]);
+}
+
+/// The answer to a claim may be lost, so that it comes again, or come twice in one request: it was
+/// granted, and nothing more is charged.
+#[sqlx::test]
+async fn a_claim_that_comes_again_is_granted_once(pool: PgPool) {
+    let world = World::new(pool).await;
+    let (_, batch) = world.expand(1).await;
+    let claim = Claim { step_id: batch.member(0), dispatch_seq: 1, redelivered: true };
+    let claim_all = async |claims: &[Claim]| {
+        let granted = world.store.claim_steps(&ns(), world.worker, claims, 60_000).await;
+        granted.expect("decided")
+    };
+    let run = ClaimVerdict::Run { attempt: 2, tries: 1 };
+    assert_eq!(claim_all(&[claim, claim]).await.verdicts, [run, ClaimVerdict::Held]);
+    // A budget of two would be used up by another charge.
+    let again = claim_all(&[claim]).await;
+    assert!(again.verdicts == [run] && again.poisoned.is_empty(), "{again:?}");
+    sqlx::query("update tasker.steps set lease_until = now() where batch_id is not null")
+        .execute(&world.pool)
+        .await
+        .expect("run out");
+    assert_eq!(claim_all(&[claim]).await.poisoned.len(), 1, "it has vanished a second time");
+}
+
+/// A worker that drains gives back a step whose claim was granted while it asked: it is taken from that
+/// worker, and from nobody else.
+#[sqlx::test]
+async fn what_a_claim_has_just_granted_is_given_back(pool: PgPool) {
+    let world = World::new(pool).await;
+    let (_, batch) = world.expand(1).await;
+    let step_id = batch.member(0);
+    let claim = [Claim { step_id, dispatch_seq: 1, redelivered: false }];
+    world.store.claim_steps(&ns(), world.worker, &claim, 60_000).await.expect("decided");
+    let back = [ReleasedStep { step_id, attempt: 1, dispatch_seq: 1, unstarted: true }];
+    let other = WorkerId::from_uuid(Uuid::now_v7());
+    assert!(world.store.release_steps(&ns(), other, &back).await.expect("decided").is_empty());
+    let taken = world.store.release_steps(&ns(), world.worker, &back).await.expect("decided");
+    assert_eq!(taken, [step_id]);
+    let ready = world.store.load_ready(&[step_id]).await.expect("read");
+    assert_eq!((ready[0].attempt, ready[0].dispatch_seq, ready[0].tries), (3, 2, 0));
 }
 
 #[sqlx::test]
