@@ -57,6 +57,7 @@ pub(crate) enum Action {
     Lose { key: Key },
     LoseStore,
     Restart,
+    RenewConsumer,
     CrashWorker { worker: u8, asked: bool },
     CrashNode { node: u8 },
     Drain { worker: u8 },
@@ -282,7 +283,7 @@ impl State {
             if w.holds.iter().any(|hold| hold.asks()) {
                 list.push((Action::CrashWorker { worker, asked: true }, Some(Fault::WorkerCrash)));
             }
-            if !w.drains() {
+            if !w.drains {
                 list.push((Action::Drain { worker }, Some(Fault::Drain)));
             }
         }
@@ -312,7 +313,7 @@ impl State {
                     && *w == Default::default()
                     && self.workers[worker - 1] == *w
                     && !self.is_named(worker as u8);
-                if w.busy(scenario) < scenario.slots && !w.drains() && !twin {
+                if w.busy(scenario) < scenario.slots && !w.drains && !twin {
                     list.push((Action::Deliver { worker: worker as u8, key }, None));
                 }
             }
@@ -322,6 +323,7 @@ impl State {
         }
         if self.bus.messages.iter().any(|message| message.delivered > 0) {
             list.push((Action::Restart, Some(Fault::Restart)));
+            list.push((Action::RenewConsumer, Some(Fault::NewConsumer)));
         }
     }
 

@@ -36,7 +36,7 @@ impl State {
                     Answer::Verdict { acknowledges: true, next: None }
                         | Answer::Drop
                         | Answer::Released { taken_back: true }
-                );
+                ) && h.seq == h.asked_seq;
                 let others =
                     self.bus.messages.iter().filter(|m| m.slot == h.slot && Some(m.key()) != h.ack);
                 let alone = others.count() == 0 && !self.nodes.iter().any(|node| node.has(h.slot));

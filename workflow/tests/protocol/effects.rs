@@ -33,7 +33,7 @@ impl State {
                 let step = self.rows.at(slot.into());
                 step.sent_seq = step.dispatch_seq;
             }
-            Action::ClaimBatch { node, batch } => self.claim_batch(node, batch, watch),
+            Action::ClaimBatch { node, batch } => self.claim_batch(scenario, node, batch, watch),
             Action::PublishMember { node, forgets } => {
                 self.publish_member(scenario, node, forgets, watch);
             }
@@ -100,6 +100,7 @@ impl State {
                 self.workers.iter_mut().for_each(|worker| worker.doubts = true);
                 watch.reach("bus restarted");
             }
+            Action::RenewConsumer => self.renew_consumer(scenario, watch),
             Action::CrashNode { node } => self.crash_node(node, watch),
             _ => self.apply_request(scenario, action, watch),
         }
@@ -113,7 +114,7 @@ impl State {
         self.put_on_bus(out, forgets, watch);
     }
 
-    pub(crate) fn put_on_bus(&mut self, out: Outgoing, forgets: bool, watch: &mut Watch) -> bool {
+    pub(crate) fn put_on_bus(&mut self, out: Outgoing, forgets: bool, watch: &mut Watch) {
         let Outgoing { slot, seq, attempt, claim_required } = out;
         let message = Message {
             slot,
@@ -131,7 +132,6 @@ impl State {
             (true, true) => watch.reach("publish: taken twice"),
             (true, false) => {}
         }
-        taken
     }
 
     fn mark(&mut self, node: u8) {
@@ -141,16 +141,19 @@ impl State {
     }
 
     /// `dispatch/claim_batches.sql`.
-    fn claim_batch(&mut self, node: u8, batch: u8, watch: &mut Watch) {
+    fn claim_batch(&mut self, scenario: &Scenario, node: u8, batch: u8, watch: &mut Watch) {
         let Some(row) = self.rows.batches[usize::from(batch)].as_mut() else { return };
-        let taken_over = row.publisher.is_some_and(|publisher| publisher != node);
+        let memory = &mut self.nodes[usize::from(node)];
+        // Who publishes span after span claims the batch once.
+        let goes_on = memory.lane & 1 << batch != 0 && row.publisher == Some(node);
+        let trusts = scenario.is(Mutant::SpanUnclaimed) && row.publisher == Some(node);
+        let taken_over = row.publisher.is_some() && !goes_on && !trusts;
         row.publisher = Some(node);
         let from = row.published_upto;
-        let memory = &mut self.nodes[usize::from(node)];
-        let again = memory.unconfirmed & 1 << batch != 0;
+        memory.lane |= 1 << batch;
         memory.took_over |= u8::from(taken_over) << batch;
         let taken_over = memory.took_over & 1 << batch != 0;
-        memory.span = Some(Span { batch, from, next: from, taken_over, again });
+        memory.span = Some(Span { batch, from, next: from, taken_over });
         if taken_over {
             watch.reach("batch taken over");
         }
@@ -161,23 +164,16 @@ impl State {
         let Some(span) = self.nodes[usize::from(node)].span.as_mut() else { return };
         let slot = scenario.batches[usize::from(span.batch)].first as u8 + span.next;
         span.next += 1;
-        let (claim_required, again) = (span.taken_over, span.again);
+        let taken_over = span.taken_over;
         let Some(step) = self.rows.step(slot.into()) else { return };
         if step.state == tasker_messages::StepState::Enqueued {
             let (seq, attempt) = (step.dispatch_seq, step.attempt);
-            let step_must_claim = step.claim_required;
-            let out = Outgoing { slot, seq, attempt, claim_required };
-            let taken = self.put_on_bus(out, forgets, watch);
-            if step_must_claim && !claim_required && scenario.lets_pass(Hole::MemberUnclaimed) {
-                // Members are published without a look at what their rows say of claims.
-                watch.reach(Hole::MemberUnclaimed.words());
-                self.budget.doubled = true;
-            }
-            // Nobody must claim what may be running already.
-            if taken && again && !claim_required && scenario.lets_pass(Hole::SpanUnclaimed) {
-                watch.reach(Hole::SpanUnclaimed.words());
-                self.budget.doubled = true;
-            }
+            let row_says = step.claim_required && !scenario.is(Mutant::MemberUnclaimed);
+            let claim_required = taken_over || row_says;
+            // It was given back: somebody else publishes it as well, and nobody must claim it.
+            let released = seq > 1 && !taken_over && !step.claim_required;
+            self.budget.doubled |= released && scenario.lets_pass(Hole::ReleasedMember);
+            self.put_on_bus(Outgoing { slot, seq, attempt, claim_required }, forgets, watch);
         }
     }
 
@@ -192,9 +188,9 @@ impl State {
             row.published_upto = span.next;
         } else {
             let memory = &mut self.nodes[usize::from(node)];
-            // The lane forgets the batch, and with it that others may have published members of it.
+            // The lane forgets the batch; whoever claims it next takes it over.
             memory.took_over &= !(1 << span.batch);
-            memory.unconfirmed |= u8::from(!confirmed) << span.batch;
+            memory.lane &= !(1 << span.batch);
             watch.reach(if confirmed { "advance: passed over" } else { "advance: not confirmed" });
         }
     }
@@ -224,6 +220,18 @@ impl State {
         }
         self.rows.epoch_open = true;
         watch.reach("store lost");
+    }
+
+    /// Somebody deletes the consumer, and it is made again: all that is on the stream is delivered as if
+    /// for the first time, and acknowledgements of deliveries before that do nothing. Workers notice by
+    /// the time of its creation, or by numbers of deliveries that begin anew (`pull_loop.rs`).
+    fn renew_consumer(&mut self, scenario: &Scenario, watch: &mut Watch) {
+        self.bus.restart();
+        for worker in &mut self.workers {
+            worker.doubts |= !scenario.is(Mutant::NoLookAtConsumer);
+            worker.holds.iter_mut().for_each(|hold| hold.ack = None);
+        }
+        watch.reach("consumer made anew");
     }
 
     /// It forgets everything; what it was about to answer is not answered, unless it has been sent.

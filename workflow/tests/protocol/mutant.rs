@@ -23,6 +23,22 @@ pub(crate) enum Mutant {
     NoClaimOnRedelivery,
     /// A worker trusts the bus after its restart.
     NoClaimAfterRestart,
+    /// A verdict on a claim is applied to whatever message is held.
+    VerdictOnLater,
+    /// A worker that drains acknowledges what was not taken back.
+    AckDrained,
+    /// A step that moved on is called poisoned.
+    AckUnpoisoned,
+    /// Members that were not confirmed are published again without a claim.
+    SpanUnclaimed,
+    /// Members are published without the claim that their row requires.
+    MemberUnclaimed,
+    /// A new worker trusts the bus.
+    NewWorkerTrusts,
+    /// A worker does not notice that the consumer was made anew.
+    NoLookAtConsumer,
+    /// A claim is granted anew to whom it was granted.
+    GrantedAnew,
     /// A copy that a sweep publishes runs at once.
     SweepWithoutClaim,
     /// A message is judged by its attempt.

@@ -65,7 +65,7 @@ impl State {
             }
             Phase::Reporting(ending) => Late::Report(Report { slot, attempt, seq, worker, ending }),
             Phase::Releasing { unstarted } => {
-                Late::Release(Released { slot, attempt, seq, unstarted })
+                Late::Release(Released { slot, attempt, seq, unstarted, worker })
             }
             Phase::Waiting | Phase::Running => return None,
         })
@@ -86,7 +86,7 @@ impl State {
         };
         self.hold(worker, place).answer = Answer::None;
         let answer = match self.request(worker, place) {
-            Some(Late::Claim(asked)) => self.serve_claim(scenario, node, asked, hold, watch),
+            Some(Late::Claim(asked)) => self.serve_claim(scenario, node, asked, watch),
             Some(Late::Report(report)) => {
                 self.serve_report(scenario, node, report, edges, way, watch)
             }
@@ -100,7 +100,6 @@ impl State {
         match way {
             Way::Answered => hold.answer = answer,
             Way::Unheard | Way::InDoubt | Way::Undone => {
-                hold.granted_unheard |= matches!(answer, Answer::Run { .. });
                 hold.in_doubt |= way == Way::InDoubt && matches!(hold.phase, Phase::Reporting(_));
                 watch.reach(if way == Way::InDoubt { "commit in doubt" } else { "answer lost" });
             }
@@ -112,10 +111,8 @@ impl State {
         scenario: &Scenario,
         node: u8,
         asked: Asked,
-        hold: Hold,
         watch: &mut Watch,
     ) -> Answer {
-        let tries = self.rows.step(asked.slot).map_or(0, |step| step.tries);
         let Some(decision) = self.rows.claim(scenario, asked, watch) else {
             watch.reach("claim: dropped, unknown");
             return Answer::Drop;
@@ -126,16 +123,7 @@ impl State {
             return Answer::Poisoning { node, attempt };
         }
         match decision.verdict() {
-            ClaimVerdict::Run { attempt, .. } => {
-                let step = self.rows.at(asked.slot);
-                if hold.granted_unheard {
-                    watch.reach("claim: asked again after it was granted");
-                    if step.tries > tries && scenario.lets_pass(Hole::ClaimChargedAgain) {
-                        step.excuse();
-                    }
-                }
-                Answer::Run { attempt: attempt as u8 }
-            }
+            ClaimVerdict::Run { attempt, .. } => Answer::Run { attempt: attempt as u8 },
             ClaimVerdict::Held => Answer::Held,
             ClaimVerdict::Drop(_) => Answer::Drop,
         }
@@ -227,9 +215,10 @@ impl State {
         let hold = *self.hold(worker, place);
         let Answer::Poisoning { attempt, .. } = hold.answer else { return };
         let slot = usize::from(hold.slot);
-        self.poison(scenario, node, slot, attempt, worker, watch);
-        let ended = self.rows.step(slot).is_none_or(|step| step.outcome.is_some());
-        self.hold(worker, place).answer = if ended { Answer::Drop } else { Answer::DropInVain };
+        let ended = self.poison(scenario, node, slot, attempt, worker, watch);
+        // A step that moved on meanwhile is claimed again.
+        let drops = ended || scenario.is(Mutant::AckUnpoisoned);
+        self.hold(worker, place).answer = if drops { Answer::Drop } else { Answer::None };
     }
 
     fn poison(
@@ -240,7 +229,7 @@ impl State {
         attempt: u8,
         worker: u8,
         watch: &mut Watch,
-    ) {
+    ) -> bool {
         let report = Report { slot, attempt, seq: 0, worker, ending: Ending::Poison };
         let edges = self.rows.edges_of(slot);
         let applied = self.rows.store_outcome(scenario, report, edges, watch);
@@ -249,28 +238,26 @@ impl State {
             _ => "poisoned, but it had moved on",
         });
         self.remember(scenario, node, applied.ready, false);
+        matches!(applied.verdict, Verdict::Applied | Verdict::Duplicate)
     }
 
     fn serve_late(&mut self, scenario: &Scenario, node: u8, late: Late, watch: &mut Watch) {
         watch.reach("late request");
         match late {
             Late::Claim(asked) => {
-                let tries = self.rows.step(asked.slot).map_or(0, |step| step.tries);
-                let hold = Hold::new(0, 0, 0, None, Phase::Waiting);
-                let answer = self.serve_claim(scenario, node, asked, hold, watch);
-                match answer {
-                    Answer::Poisoning { attempt, .. } => {
-                        self.poison(scenario, node, asked.slot, attempt, asked.worker, watch);
-                    }
-                    Answer::Run { .. } if scenario.lets_pass(Hole::LateClaim) => {
-                        // It is charged, and what it fences out once more.
-                        let step = self.rows.at(asked.slot);
-                        step.excuse();
-                        if step.tries > tries {
-                            step.excuse();
-                        }
-                    }
-                    _ => {}
+                let charged = |state: &Self| {
+                    state.rows.step(asked.slot).map_or((0, 0), |step| (step.attempt, step.tries))
+                };
+                let before = charged(self);
+                let answer = self.serve_claim(scenario, node, asked, watch);
+                let after = charged(self);
+                if scenario.lets_pass(Hole::LateClaim) && after.0 > before.0 {
+                    // It is granted to nobody, and charged; so is what it fences out, once more.
+                    let step = self.rows.at(asked.slot);
+                    (0..=after.1 - before.1).for_each(|_| step.excuse());
+                }
+                if let Answer::Poisoning { attempt, .. } = answer {
+                    self.poison(scenario, node, asked.slot, attempt, asked.worker, watch);
                 }
             }
             Late::Report(report) => {

@@ -23,6 +23,8 @@ pub(crate) enum Fault {
     StoreLoss,
     /// The bus is restarted and has forgotten what it had delivered.
     Restart,
+    /// Somebody deletes the consumer, and it is made again.
+    NewConsumer,
     /// The bus takes a message twice, because it has forgotten its id.
     Duplicate,
     /// A reply, an acknowledgement or a confirmation is lost.
@@ -46,7 +48,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Fault; 17] = [
+    pub(crate) const ALL: [Fault; 18] = [
         Fault::WorkerCrash,
         Fault::NodeCrash,
         Fault::Expiry,
@@ -54,6 +56,7 @@ impl Fault {
         Fault::Loss,
         Fault::StoreLoss,
         Fault::Restart,
+        Fault::NewConsumer,
         Fault::Duplicate,
         Fault::Drop,
         Fault::Late,

@@ -1,8 +1,8 @@
 //! The scenarios that are searched whole.
 
 use crate::scenario::Fault::{
-    Ambiguous, Cancel, Drain, Drop, Duplicate, Expiry, Hasty, Late, Loss, NodeCrash, Permanent,
-    Restart, Retryable, SlowLease, StoreLoss, Unserved, WorkerCrash,
+    Ambiguous, Cancel, Drain, Drop, Duplicate, Expiry, Hasty, Late, Loss, NewConsumer, NodeCrash,
+    Permanent, Restart, Retryable, SlowLease, StoreLoss, Unserved, WorkerCrash,
 };
 use crate::scenario::{Budget, Fault, Scenario};
 
@@ -25,15 +25,25 @@ pub(crate) fn batch() -> Scenario {
     Scenario { begins_sealed: true, budget: budget(1, &[USUAL]), ..scenario }
 }
 
-/// The same with two faults on a path.
+/// A batch of one member.
+pub(crate) fn member() -> Scenario {
+    let scenario = Scenario::new("member", BATCH, &[("work", 1)], 3);
+    Scenario { begins_sealed: true, slots: 1, ..scenario }
+}
+
+/// The first with two faults on a path.
 pub(crate) fn batch_twice() -> Scenario {
-    let kinds = &[WorkerCrash, NodeCrash, Loss, Late, Ambiguous];
+    let kinds = &[WorkerCrash, NodeCrash, Loss];
     Scenario { name: "batch, two faults", slots: 1, budget: budget(2, &[kinds]), ..batch() }
 }
 
 /// The same, while the bus or its observers err.
 pub(crate) fn batch_and_bus() -> Scenario {
-    Scenario { name: "batch, bus restarted", budget: budget(1, &[&[Restart, Hasty]]), ..batch() }
+    Scenario {
+        name: "batch, bus restarted",
+        budget: budget(1, &[&[Restart, NewConsumer, Hasty]]),
+        ..batch()
+    }
 }
 
 /// Three steps in a row that are handed over with the answers.
@@ -56,10 +66,10 @@ pub(crate) fn diamond() -> Scenario {
     Scenario { budget: budget(1, &[USUAL, &[Hasty]]), ..scenario }
 }
 
-/// Failures that may be tried again, with a budget of two tries, and a worker that dies or is slow.
+/// Failures that may be tried again, with a budget of two tries, and a worker that dies.
 pub(crate) fn retries() -> Scenario {
     let scenario = Scenario::new("retries", CHAIN, &[], 2);
-    let kinds = [(WorkerCrash, 1), (Expiry, 1), (Drop, 1), (Retryable, 1), (Unserved, 1)];
+    let kinds = [(WorkerCrash, 1), (Drop, 1), (Retryable, 1), (Unserved, 1)];
     Scenario { slots: 1, budget: Budget::new(1, &kinds), ..scenario }
 }
 

@@ -31,19 +31,6 @@ fn meet(held: Option<(u8, u8)>, come: (u8, u8)) -> Meeting {
     }
 }
 
-/// Acknowledgements that the product sends and should not.
-fn hold_hole(hold: &Hold, key: Key) -> Option<Hole> {
-    match hold.answer {
-        // The answer is about the message that was asked for.
-        _ if key.seq != hold.asked_seq => Some(Hole::LaterAcknowledged),
-        // The worker does not look whether its step was taken back.
-        Answer::Released { taken_back: false } => Some(Hole::DrainAcknowledged),
-        // The orchestrator does not look whether the poisoned step was ended.
-        Answer::DropInVain => Some(Hole::PoisonAcknowledged),
-        _ => None,
-    }
-}
-
 impl State {
     pub(crate) fn apply_worker(&mut self, scenario: &Scenario, action: Action, watch: &mut Watch) {
         match action {
@@ -65,7 +52,9 @@ impl State {
             }
             Action::CrashWorker { worker, asked } => self.crash(scenario, worker, asked, watch),
             Action::Drain { worker } => {
-                for hold in &mut self.workers[usize::from(worker)].holds {
+                let w = &mut self.workers[usize::from(worker)];
+                w.drains = true;
+                for hold in &mut w.holds {
                     let unstarted = hold.phase == Phase::Waiting;
                     if !matches!(hold.phase, Phase::Reporting(_)) {
                         hold.asked_seq = hold.seq;
@@ -90,7 +79,7 @@ impl State {
         let again = redelivered && !scenario.is(Mutant::NoClaimOnRedelivery);
         let old = w.doubts && old && !scenario.is(Mutant::NoClaimAfterRestart);
         let must_claim = again || message.claim_required || old;
-        let held = w.holds.iter().position(|hold| hold.slot == message.slot);
+        let held = w.place_of(message.slot);
         let known = held.map(|place| (w.holds[place].attempt, w.holds[place].seq));
         let phase = if must_claim { Phase::Claiming { redelivered } } else { Phase::Waiting };
         let fresh = Hold::new(message.slot, message.attempt, message.seq, Some(key), phase);
@@ -130,8 +119,7 @@ impl State {
     }
 
     fn start_slot(&mut self, scenario: &Scenario, worker: u8, slot: u8, watch: &mut Watch) {
-        let holds = &self.workers[usize::from(worker)].holds;
-        if let Some(place) = holds.iter().position(|hold| hold.slot == slot) {
+        if let Some(place) = self.workers[usize::from(worker)].place_of(slot) {
             self.start(scenario, worker, place as u8, watch);
         }
     }
@@ -202,35 +190,59 @@ impl State {
             }
             return;
         }
+        let of_another = hold.seq != hold.asked_seq && !scenario.is(Mutant::VerdictOnLater);
+        if of_another && matches!(hold.answer, Answer::Held | Answer::Drop) {
+            // The verdict is on a message that is gone; the one that came after it is claimed.
+            watch.reach("claim: of the message that came after it");
+            *self.hold(worker, place) = Hold {
+                asked_seq: hold.seq,
+                phase: Phase::Claiming { redelivered: false },
+                answer: Answer::None,
+                ..hold
+            };
+            return;
+        }
         self.workers[usize::from(worker)].holds.remove(place.into());
         let (acknowledges, next) = match hold.answer {
             Answer::Held => (scenario.is(Mutant::AckHeld), None),
             Answer::Verdict { acknowledges, next } => {
                 (acknowledges || scenario.is(Mutant::AckStale), next)
             }
+            Answer::Released { taken_back } => {
+                (taken_back || scenario.is(Mutant::AckDrained), None)
+            }
             _ => (true, None),
         };
-        let forgotten = hold.ack.filter(|key| !acknowledges && key.seq != hold.asked_seq);
-        if forgotten.is_some() && scenario.lets_pass(Hole::LaterAcknowledged) {
-            // The later message is forgotten like the one that was asked for, comes back and is charged.
-            self.rows.at(hold.slot.into()).excuse();
+        if let Some(key) = hold.ack {
+            self.settle(scenario, &hold, key, acknowledges, ack_lost, watch);
         }
-        let Some(key) = hold.ack.filter(|_| acknowledges) else {
-            return self.follow(scenario, worker, next, watch);
-        };
-        match hold_hole(&hold, key) {
-            Some(hole) if scenario.lets_pass(hole) => {
-                watch.reach(hole.words());
-                self.bus.acknowledge(key);
-            }
-            _ => self.acknowledge(key, ack_lost, watch),
-        }
-        self.follow(scenario, worker, next, watch);
-    }
-
-    fn follow(&mut self, scenario: &Scenario, worker: u8, next: Option<Next>, watch: &mut Watch) {
         if let Some(next) = next {
             self.go_on(scenario, worker, next, watch);
+        }
+        let w = &self.workers[usize::from(worker)];
+        if w.drains && w.holds.is_empty() {
+            self.replace_worker(scenario, worker);
+        }
+    }
+
+    /// `settle` in `worker/report.rs` and its like: the message that is held is acknowledged, or not.
+    fn settle(
+        &mut self,
+        scenario: &Scenario,
+        hold: &Hold,
+        key: Key,
+        acknowledges: bool,
+        lost: bool,
+        watch: &mut Watch,
+    ) {
+        let of_another = matches!(hold.answer, Answer::Verdict { .. }) && key.seq != hold.asked_seq;
+        let passes = of_another && scenario.lets_pass(Hole::LaterAcknowledged);
+        match (acknowledges, passes) {
+            (true, false) => self.acknowledge(key, lost, watch),
+            (true, true) => _ = self.bus.acknowledge(key),
+            // It is forgotten like the one that was reported on, comes back and is charged.
+            (false, true) => self.rows.at(key.slot.into()).excuse(),
+            (false, false) => {}
         }
     }
 
@@ -238,9 +250,8 @@ impl State {
     fn go_on(&mut self, scenario: &Scenario, worker: u8, next: Next, watch: &mut Watch) {
         let Next { slot, attempt, seq } = next;
         let w = &mut self.workers[usize::from(worker)];
-        let free = w.busy(scenario) < scenario.slots && !w.drains();
-        let known = w.holds.iter().any(|hold| hold.slot == slot);
-        if known {
+        let free = w.busy(scenario) < scenario.slots && !w.drains;
+        if w.place_of(slot).is_some() {
             watch.reach("handed step: held already");
             return;
         }
@@ -280,21 +291,32 @@ impl State {
                 }
             }
         }
-        let w = &mut self.workers[usize::from(worker)];
-        let doubts = w.doubts && scenario.lets_pass(Hole::NewWorkerTrusts);
-        for hold in std::mem::replace(w, Worker { holds: Vec::new(), doubts }).holds {
+        for hold in std::mem::take(&mut self.workers[usize::from(worker)].holds) {
             if let Some(step) = self.rows.steps[usize::from(hold.slot)].as_mut() {
                 step.excuse();
             }
         }
+        self.replace_worker(scenario, worker);
+        watch.reach("worker died");
+    }
+
+    /// Another process takes its place, under another id. It claims all that is on the stream.
+    fn replace_worker(&mut self, scenario: &Scenario, worker: u8) {
+        let doubts = !scenario.is(Mutant::NewWorkerTrusts);
+        self.workers[usize::from(worker)] = Worker { doubts, ..Worker::default() };
+        if doubts {
+            self.bus.messages.iter_mut().for_each(|message| message.old |= message.delivered == 0);
+        }
         self.orphan_leases(worker, GONE);
         for late in &mut self.late {
-            match late {
-                Late::Claim(asked) if asked.worker == worker => asked.worker = GONE,
-                Late::Report(report) if report.worker == worker => report.worker = GONE,
-                _ => {}
+            let whose = match late {
+                Late::Claim(asked) => &mut asked.worker,
+                Late::Report(report) => &mut report.worker,
+                Late::Release(released) => &mut released.worker,
+            };
+            if *whose == worker {
+                *whose = GONE;
             }
         }
-        watch.reach("worker died");
     }
 }

@@ -37,8 +37,6 @@ pub(crate) enum Answer {
     },
     Held,
     Drop,
-    /// Said to be poisoned, although it had moved on before it could be ended.
-    DropInVain,
     Verdict {
         acknowledges: bool,
         next: Option<Next>,
@@ -67,8 +65,6 @@ pub(crate) struct Hold {
     pub(crate) ack: Option<Key>,
     pub(crate) phase: Phase,
     pub(crate) answer: Answer,
-    /// A claim was granted that it has not heard of.
-    pub(crate) granted_unheard: bool,
     /// An orchestrator does not know what became of its report.
     pub(crate) in_doubt: bool,
 }
@@ -83,7 +79,6 @@ impl Hold {
             ack,
             phase,
             answer: Answer::None,
-            granted_unheard: false,
             in_doubt: false,
         }
     }
@@ -106,19 +101,26 @@ impl Hold {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Worker {
     pub(crate) holds: Vec<Hold>,
-    /// Whether it has seen the bus restart: what is old must be claimed.
+    /// Whether what is old must be claimed: it is new, or has seen the bus restart.
     pub(crate) doubts: bool,
+    /// Whether it was told to end. When it holds nothing any more, another one takes its place.
+    pub(crate) drains: bool,
 }
 
 impl Worker {
     /// Steps that occupy a slot.
     pub(crate) fn busy(&self, scenario: &Scenario) -> usize {
-        let seated = |hold: &&Hold| scenario.instant || !matches!(hold.phase, Phase::Reporting(_));
+        let seated = |hold: &&Hold| match hold.phase {
+            Phase::Reporting(_) => scenario.instant,
+            Phase::Releasing { .. } => false,
+            Phase::Claiming { .. } | Phase::Waiting | Phase::Running => true,
+        };
         self.holds.iter().filter(seated).count()
     }
 
-    pub(crate) fn drains(&self) -> bool {
-        self.holds.iter().any(Hold::is_releasing)
+    /// Where it holds a step. What is given back is not held any more.
+    pub(crate) fn place_of(&self, slot: u8) -> Option<usize> {
+        self.holds.iter().position(|hold| hold.slot == slot && !hold.is_releasing())
     }
 }
 
@@ -138,8 +140,6 @@ pub(crate) struct Span {
     pub(crate) from: u8,
     pub(crate) next: u8,
     pub(crate) taken_over: bool,
-    /// Whether this node has published these before, and does not know what became of it.
-    pub(crate) again: bool,
 }
 
 /// What an orchestrator remembers; all of it may be lost.
@@ -150,8 +150,8 @@ pub(crate) struct Node {
     pub(crate) span: Option<Span>,
     /// The batches that it took over, as a set: their members must be claimed (`claim_below`).
     pub(crate) took_over: u8,
-    /// The batches of which it published members without a confirmation, as a set.
-    pub(crate) unconfirmed: u8,
+    /// The batches that it has claimed and not let go, as a set.
+    pub(crate) lane: u8,
     /// Whether it sends everything outstanding to a new stream.
     pub(crate) serves_epoch: bool,
     /// What it read and does not look at again: for mutants.
@@ -309,7 +309,7 @@ impl State {
             match late {
                 Late::Claim(asked) => worker(&mut asked.worker),
                 Late::Report(report) => worker(&mut report.worker),
-                Late::Release(_) => {}
+                Late::Release(released) => worker(&mut released.worker),
             }
         }
         names

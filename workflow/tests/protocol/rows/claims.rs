@@ -39,6 +39,7 @@ pub(crate) struct Released {
     pub(crate) attempt: u8,
     pub(crate) seq: u8,
     pub(crate) unstarted: bool,
+    pub(crate) worker: u8,
 }
 
 impl Rows {
@@ -56,7 +57,8 @@ impl Rows {
             live: step.is_live() && self.is_open(scenario, asked.slot),
             held_by_other: matches!(step.lease, Lease::Of(other) if other != asked.worker),
             held_by_claimant: step.state == StepState::InProgress
-                && matches!(step.lease, Lease::Of(holder) if holder == asked.worker),
+                && step.lease == Lease::Of(asked.worker)
+                && !scenario.is(Mutant::GrantedAnew),
             dispatch_seq: if by_attempt { step.attempt } else { step.dispatch_seq }.into(),
             attempt: step.attempt.into(),
             tries: step.tries.into(),
@@ -68,6 +70,9 @@ impl Rows {
             redelivered: asked.redelivered || scenario.is(Mutant::ChargedForSweeps),
         };
         let decision = decide_claim(&claim, &facts);
+        if facts.held_by_claimant && matches!(decision, ClaimDecision::Run { .. }) {
+            watch.reach("claim: asked again after it was granted");
+        }
         if let ClaimDecision::Run { attempt, tries } = decision {
             let step = self.at(asked.slot);
             if step.state == StepState::InProgress {
@@ -105,16 +110,21 @@ impl Rows {
     /// `claims/release.sql`; whether it was taken back.
     pub(crate) fn release(&mut self, released: Released, watch: &mut Watch) -> bool {
         let Some(step) = self.steps[released.slot].as_mut() else { return false };
+        let granted_unheard =
+            step.attempt > released.attempt && step.lease == Lease::Of(released.worker);
         let matches = step.dispatch_seq == released.seq
-            && step.attempt == released.attempt
+            && (step.attempt == released.attempt || granted_unheard)
             && step.is_live()
             && step.outcome.is_none();
         if matches {
             step.follow(StepEvent::Redispatched, watch);
             step.dispatch_seq += 1;
-            step.attempt += u8::from(!released.unstarted);
+            step.attempt += u8::from(!released.unstarted || granted_unheard);
             step.claim_required = false;
             step.lease = Lease::None;
+        }
+        if matches && granted_unheard {
+            watch.reach("release: granted, but not heard of");
         }
         watch.reach(match (matches, released.unstarted) {
             (false, _) => "release: not taken back",
