@@ -133,7 +133,7 @@ async fn heartbeats_tell_what_runs_for_seconds() -> anyhow::Result<()> {
     // Long enough to be told also where it begins late, because others take the slots for seconds.
     const RUNS: Duration = Duration::from_secs(12);
     let id = api.submit("faulty", "sleep", json!({"sleep_ms": RUNS.as_millis() as u64})).await?;
-    until("the step is known to run", RUNS, async || {
+    until("the step is known to run", SOON, async || {
         let task = api.read(&format!("/v1/tasks/{id}")).await?;
         Ok(task["steps"][0]["state"] == "in_progress")
     })

@@ -133,7 +133,7 @@ fn keys() -> Vec<Case> {
         with("Name", json!("chain"), code::UNKNOWN_KEY, "Name"),
         with("priority", json!(101), code::INVALID_VALUE, "priority"),
         with("priority", json!(-101), code::INVALID_VALUE, "priority"),
-        with("priority", json!(u64::MAX), code::WRONG_TYPE, "priority"),
+        with("priority", json!(u64::MAX), code::INVALID_VALUE, "priority"),
         with("priority", json!(1.5), code::WRONG_TYPE, "priority"),
         with("priority", json!("high"), code::WRONG_TYPE, "priority"),
         with("tags", json!("a"), code::WRONG_TYPE, "tags"),

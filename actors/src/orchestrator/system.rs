@@ -97,11 +97,15 @@ impl Orchestrator {
     /// nodes or after the next start.
     pub async fn stop(self) {
         const ACTORS: Duration = Duration::from_secs(5);
+        const CONNECTIONS: Duration = Duration::from_secs(3);
         self.supervisor.stop(ACTORS).await;
         if let Err(error) = self.node.bus.drain().await {
             tracing::warn!(%error, "the connection to the bus was not drained");
         }
-        self.node.store.close().await;
+        // Whoever still uses one is cut off when the process ends, and Postgres rolls back.
+        if tokio::time::timeout(CONNECTIONS, self.node.store.close()).await.is_err() {
+            tracing::warn!("connections to the database are still in use");
+        }
     }
 }
 

@@ -101,6 +101,10 @@ async fn a_claim_fences_the_one_before(pool: PgPool) {
     assert_eq!(decide(world.worker, claim(1, true)).await.verdicts, [ClaimVerdict::Held]);
     let late = world.apply(&[world.finished(member, StepKind::BatchWorker, 1)]).await;
     assert_eq!(late.verdicts, [Verdict::Stale { superseded: false }]);
+    sqlx::query("update tasker.steps set lease_until = now() where batch_id is not null")
+        .execute(&world.pool)
+        .await
+        .expect("run out");
     let poisoned = decide(other, claim(1, true)).await;
     assert_eq!(poisoned.verdicts, [ClaimVerdict::Drop(DropReason::Poisoned)]);
     assert_eq!((poisoned.poisoned[0].attempt, poisoned.poisoned[0].tries), (2, 2));

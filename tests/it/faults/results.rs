@@ -19,7 +19,7 @@ fn file() -> Option<PathBuf> {
 
 /// How many rounds this trial has; `None` if all are done.
 pub(super) fn rounds_to_do(name: &str, rounds: Rounds) -> anyhow::Result<Option<u64>> {
-    let Some(path) = file() else { return Ok(Some(rounds.few)) };
+    let Some(path) = file() else { return Ok((rounds.few > 0).then_some(rounds.few)) };
     let text = if path.exists() { fs::read_to_string(&path)? } else { String::new() };
     let mut done = 0;
     for line in text.lines() {
