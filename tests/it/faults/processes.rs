@@ -165,7 +165,7 @@ async fn f5_an_orchestrator_is_a_zombie() -> anyhow::Result<()> {
 /// Every process of ours is told to end, one after the other, as a rolling upgrade does.
 #[tokio::test]
 async fn f22_everything_is_restarted_in_turn() -> anyhow::Result<()> {
-    // Not in `make test` yet: about one round in twenty still burns an attempt (`docs/faults.md`).
+    // Not in `make test` yet: six of twenty-three rounds failed (`docs/faults.md`).
     let rounds = Rounds { few: 0, all: 10, at_a_time: 5 };
     let Some((mut trial, rounds)) = Trial::start("F22 rolling restart", rounds).await? else {
         return Ok(());
