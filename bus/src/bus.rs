@@ -1,5 +1,5 @@
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::header::{HeaderMap, HeaderName};
 use async_nats::jetstream;
@@ -9,6 +9,7 @@ use serde::Serialize;
 use tasker_messages::{PROTOCOL_HEADER, PROTOCOL_VERSION};
 use tokio::sync::watch;
 
+use crate::clock::ServerClock;
 use crate::incoming::Subscription;
 use crate::publish::Publishers;
 use crate::{BusError, Connection, connection};
@@ -40,6 +41,7 @@ pub(crate) struct Inner {
     pub(crate) connection: watch::Receiver<Connection>,
     pub(crate) publishers: Publishers,
     pub(crate) timeout: Duration,
+    pub(crate) clock: ServerClock,
 }
 
 impl Bus {
@@ -53,7 +55,8 @@ impl Bus {
         let timeout = settings.request_timeout();
         let jetstream = ContextBuilder::new().timeout(timeout).build(client.clone());
         let publishers = Publishers::new(settings.max_unacked_publishes);
-        let inner = Inner { client, jetstream, connection, publishers, timeout };
+        let clock = ServerClock::new();
+        let inner = Inner { client, jetstream, connection, publishers, timeout, clock };
         Ok(Bus { inner: Arc::new(inner) })
     }
 
@@ -65,6 +68,12 @@ impl Bus {
     /// How long an answer may take, as the settings say.
     pub fn request_timeout(&self) -> Duration {
         self.inner.timeout
+    }
+
+    /// What the clock of the server was at a moment, or a little less, by what it said when the streams
+    /// were looked at last; `None` before the first time.
+    pub fn server_unix_nanos(&self, moment: Instant) -> Option<i64> {
+        self.inner.clock.unix_nanos_at(moment)
     }
 
     /// Waits until there is a connection.

@@ -1,6 +1,6 @@
 //! Streams and durable consumers.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream::consumer::{self, AckPolicy, pull};
 use async_nats::jetstream::response::Response;
@@ -92,6 +92,10 @@ impl Bus {
                 work = Some(epoch_of(&info));
             }
         }
+        if self.server_unix_nanos(Instant::now()).is_none() {
+            // Streams that were just made do not tell the time.
+            self.stream_epoch().await?;
+        }
         let control = durable_config(
             subject::BATCH_DURABLE.to_owned(),
             subject::CONTROL_SUBJECTS.to_owned(),
@@ -112,8 +116,8 @@ impl Bus {
     /// # Errors
     /// If JetStream does not answer.
     pub async fn stream_epoch(&self) -> Result<Option<StreamEpoch>, BusError> {
-        let info: Option<Info> = self.info(format!("STREAM.INFO.{}", subject::WORK_STREAM)).await?;
-        Ok(info.as_ref().map(epoch_of))
+        let info = self.timed::<Info>(format!("STREAM.INFO.{}", subject::WORK_STREAM)).await?;
+        Ok(info.map(|(_, info)| epoch_of(&info)))
     }
 
     /// Creates the durable consumer of one queue if it is missing. `max_running` is how many of the
@@ -284,15 +288,10 @@ impl Bus {
     ) -> Result<Option<ConsumerLoad>, BusError> {
         let durable = subject::work_durable(namespace, queue);
         let api = format!("CONSUMER.INFO.{}.{durable}", subject::WORK_STREAM);
-        let Some(answer) = self.info::<serde_json::Value>(api.clone()).await? else {
-            return Ok(None);
-        };
-        let malformed = |e| BusError::jetstream(format!("read the answer to {api}"), e);
-        let ServerTime { ts } = ServerTime::deserialize(&answer).map_err(malformed)?;
-        let info: consumer::Info = serde_json::from_value(answer).map_err(malformed)?;
+        let Some((now, info)) = self.timed::<consumer::Info>(api).await? else { return Ok(None) };
         Ok(Some(ConsumerLoad {
             created_unix_nanos: unix_nanos(info.created),
-            age: (ts - info.created).try_into().unwrap_or_default(),
+            age: (now - info.created).try_into().unwrap_or_default(),
             pending: info.num_pending,
             ack_pending: info.num_ack_pending as u64,
             ack_floor_stream_seq: info.ack_floor.stream_sequence,
@@ -305,7 +304,7 @@ impl Bus {
 
     async fn ensure_stream(&self, config: Config) -> Result<Info, BusError> {
         let name = config.name.clone();
-        let Some(found) = self.info::<Info>(format!("STREAM.INFO.{name}")).await? else {
+        let Some((_, found)) = self.timed::<Info>(format!("STREAM.INFO.{name}")).await? else {
             tracing::info!(stream = name, "creating stream");
             let created = self.inner.jetstream.create_stream(config).await;
             let created =
@@ -345,6 +344,20 @@ impl Bus {
         created.map(|consumer| consumer.cached_info().clone()).map_err(|e| {
             BusError::jetstream(format!("create durable {durable} of stream {stream}"), e)
         })
+    }
+
+    /// Asks the JetStream API for something and the time by its clock, which is noted.
+    async fn timed<T: DeserializeOwned>(
+        &self,
+        api: String,
+    ) -> Result<Option<(OffsetDateTime, T)>, BusError> {
+        let Some(answer) = self.info::<serde_json::Value>(api.clone()).await? else {
+            return Ok(None);
+        };
+        let malformed = |e| BusError::jetstream(format!("read the answer to {api}"), e);
+        let ServerTime { ts } = ServerTime::deserialize(&answer).map_err(malformed)?;
+        self.inner.clock.note(unix_nanos(ts));
+        Ok(Some((ts, serde_json::from_value(answer).map_err(malformed)?)))
     }
 
     /// Asks the JetStream API; `None` if the thing does not exist.

@@ -40,6 +40,11 @@ pub struct WorkItem {
     /// Whether even a first delivery must claim.
     #[serde(rename = "c", default, skip_serializing_if = "is_false")]
     pub claim_required: bool,
+    /// Until when even a first delivery need not claim, in milliseconds since 1970 by the server's clock. If
+    /// the server has stored it later, another copy may have been stored so long before that the server
+    /// did not take this one for a duplicate.
+    #[serde(rename = "f", default, skip_serializing_if = "Option::is_none")]
+    pub fresh_until_ms: Option<i64>,
     /// The orchestrator that published it and would like the outcome.
     #[serde(rename = "o")]
     pub node: NodeId,

@@ -1,6 +1,7 @@
 //! The statement that stores outcomes and all that follows from them, and what it answers.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Instant;
 
 use sqlx::PgConnection;
 use tasker_messages::{BatchId, Namespace, Queue, StepId, StepKind, TaskId, Verdict};
@@ -83,6 +84,7 @@ pub(crate) async fn land(
     if set.is_empty() {
         return Ok(landed);
     }
+    let known_since = Instant::now();
     let applied = &mut landed.applied;
     let mut touched: HashMap<Uuid, Touched> = HashMap::with_capacity(set.len());
     for row in apply(connection, namespace, set, lease_ms).await? {
@@ -92,10 +94,10 @@ pub(crate) async fn land(
                 let known = touched.entry(id).or_insert(found);
                 known.applied |= row.applied;
             }
-            "ready" => applied.ready.push(row.ready_step()?),
+            "ready" => applied.ready.push(row.ready_step(known_since)?),
             "handed" => {
                 let giver = StepId::from_uuid(row.other.unwrap_or_default());
-                applied.handed.push((giver, row.ready_step()?));
+                applied.handed.push((giver, row.ready_step(known_since)?));
             }
             "batch" => {
                 let queue = stored_queue(row.queue.as_deref().unwrap_or_default())?;
@@ -189,7 +191,7 @@ impl Row {
         })
     }
 
-    fn ready_step(self) -> Result<ReadyStep, StoreError> {
+    fn ready_step(self, known_since: Instant) -> Result<ReadyStep, StoreError> {
         let name = self.name.unwrap_or_default();
         Ok(ReadyStep {
             id: StepId::from_uuid(self.id),
@@ -204,6 +206,7 @@ impl Row {
             tries: self.number as u32,
             claim_required: self.unsettled,
             cursor: None,
+            known_since,
         })
     }
 

@@ -1,5 +1,7 @@
 //! What is to be put on the bus: ready steps and members of sealed batches.
 
+use std::time::Instant;
+
 use tasker_messages::{BatchId, Namespace, NodeId, Queue, StepId, TaskId};
 use uuid::Uuid;
 
@@ -32,6 +34,9 @@ pub struct ReadyStep {
     pub claim_required: bool,
     /// The member's range as JSON text.
     pub cursor: Option<String>,
+    /// A moment before anybody else could see the row like this. A copy that goes out much later may not be
+    /// the first one.
+    pub known_since: Instant,
 }
 
 impl ReadyStep {
@@ -66,6 +71,8 @@ pub struct OpenBatch {
     pub parallelism: Option<u32>,
     /// Whether somebody published before, perhaps this node: more may be on the bus than was recorded.
     pub taken_over: bool,
+    /// Whether it was another node.
+    pub from_another: bool,
 }
 
 /// A member that is to be published for the first time.
@@ -88,6 +95,7 @@ pub struct MemberRow {
 impl Store {
     /// Reads ready steps that have not been published and have no outcome.
     pub async fn load_ready(&self, ids: &[StepId]) -> Result<Vec<ReadyStep>, StoreError> {
+        let known_since = Instant::now();
         let ids: Vec<Uuid> = ids.iter().map(|id| id.as_uuid()).collect();
         let rows =
             sqlx::query_file!("queries/dispatch/load_ready.sql", &ids).fetch_all(&self.hot).await?;
@@ -106,6 +114,7 @@ impl Store {
                 tries: row.tries as u32,
                 claim_required: row.claim_required,
                 cursor: row.cursor,
+                known_since,
             });
         }
         Ok(steps)
@@ -181,9 +190,37 @@ impl Store {
                 ended: row.ended as u32,
                 parallelism: row.parallelism.map(|n| n as u32),
                 taken_over: row.taken_over,
+                from_another: row.from_another,
             });
         }
         Ok(batches)
+    }
+
+    /// Gives up the publishing of all batches of a node that ends.
+    pub async fn leave_batches(&self, node: NodeId) -> Result<(), StoreError> {
+        sqlx::query_file!("queries/dispatch/leave_batches.sql", node.as_uuid())
+            .execute(&self.hot)
+            .await?;
+        Ok(())
+    }
+
+    /// Which of these spans of members `[from, upto)` are next in batches that this node publishes.
+    pub async fn own_spans(
+        &self,
+        spans: &[(BatchId, u32, u32)],
+        node: NodeId,
+    ) -> Result<Vec<BatchId>, StoreError> {
+        let ids: Vec<Uuid> = spans.iter().map(|s| s.0.as_uuid()).collect();
+        let from: Vec<i32> = spans.iter().map(|s| s.1 as i32).collect();
+        let own = sqlx::query_file_scalar!(
+            "queries/dispatch/own_spans.sql",
+            &ids,
+            &from,
+            node.as_uuid(),
+        )
+        .fetch_all(&self.hot)
+        .await?;
+        Ok(own.into_iter().map(BatchId::from_uuid).collect())
     }
 
     /// Reads spans of members `[from, upto)` of several batches, in order.

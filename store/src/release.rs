@@ -1,5 +1,7 @@
 //! Release of children whose parents have all succeeded.
 
+use std::time::Instant;
+
 use tasker_messages::{StepId, TaskId};
 use uuid::Uuid;
 
@@ -21,6 +23,7 @@ pub(crate) async fn release_children(
     if parents.is_empty() {
         return Ok(Vec::new());
     }
+    let known_since = Instant::now();
     let rows = sqlx::query_file!("queries/outcomes/release_children.sql", parents)
         .fetch_all(&mut **tx)
         .await?;
@@ -40,6 +43,7 @@ pub(crate) async fn release_children(
             tries: row.tries as u32,
             claim_required: row.claim_required,
             cursor: None,
+            known_since,
         });
     }
     Ok(ready)

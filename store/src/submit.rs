@@ -1,6 +1,7 @@
 //! Acceptance of tasks: task, steps and edges in one transaction, many tasks at a time.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Instant;
 
 use tasker_messages::{StepId, TaskId, TaskRequest, TemplateId};
 use tasker_workflow::{SubmissionPlan, Template};
@@ -30,10 +31,11 @@ pub struct NewTask {
 }
 
 impl NewTask {
-    /// The steps that are ready from the beginning, as they are stored.
-    pub fn ready_steps(&self) -> impl Iterator<Item = ReadyStep> {
+    /// The steps that are ready from the beginning, as they are stored. `known_since` is a moment before
+    /// that.
+    pub fn ready_steps(&self, known_since: Instant) -> impl Iterator<Item = ReadyStep> {
         let steps = self.plan.steps.iter().zip(&self.step_ids);
-        steps.filter(|(planned, _)| planned.ready).map(|(planned, &id)| {
+        steps.filter(|(planned, _)| planned.ready).map(move |(planned, &id)| {
             let step = &self.template.steps[planned.step];
             ReadyStep {
                 id,
@@ -48,6 +50,7 @@ impl NewTask {
                 tries: 0,
                 claim_required: false,
                 cursor: None,
+                known_since,
             }
         })
     }

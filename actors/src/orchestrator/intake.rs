@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tasker_bus::AckHandle;
@@ -143,6 +144,7 @@ async fn accept(node: &Node, set: Vec<Submission>) -> Vec<ReadyStep> {
             Err(refusal) => answer(node, &request.namespace, source, Err(refusal)).await,
         }
     }
+    let known_since = Instant::now();
     let stored = match beyond_quota(node, &tasks).await {
         Ok(refused) => {
             (tasks, sources) = turn_away(node, tasks, sources, refused).await;
@@ -151,7 +153,7 @@ async fn accept(node: &Node, set: Vec<Submission>) -> Vec<ReadyStep> {
         Err(error) => Err(error),
     };
     match stored {
-        Ok(verdicts) => conclude(node, tasks, sources, verdicts).await,
+        Ok(verdicts) => conclude(node, tasks, sources, verdicts, known_since).await,
         Err(error) => {
             let set = tasks.into_iter().map(|task| task.request).zip(sources);
             let set = set.map(|(request, source)| Submission { request, source }).collect();
@@ -319,12 +321,13 @@ async fn conclude(
     tasks: Vec<NewTask>,
     sources: Vec<SubmissionSource>,
     verdicts: Vec<SubmitVerdict>,
+    known_since: Instant,
 ) -> Vec<ReadyStep> {
     let mut ready = Vec::new();
     for ((task, source), verdict) in tasks.into_iter().zip(sources).zip(verdicts) {
         let result = match verdict {
             SubmitVerdict::Created => {
-                ready.extend(task.ready_steps());
+                ready.extend(task.ready_steps(known_since));
                 metrics::counter!("tasker_submit_tasks_total", "outcome" => "created").increment(1);
                 let warnings = match &source {
                     SubmissionSource::Request(_) => node.offers.warnings(&task.template),

@@ -251,6 +251,7 @@ impl PullLoop {
         let redelivered = delivery.num_delivered > 1;
         let must_claim = redelivered
             || item.claim_required
+            || is_late(&item, &delivery)
             || delivery.doubtful
             || core.cancelled.has_batch(&self.place.namespace, &item)
             || delivery.stream_sequence <= self.claim_up_to
@@ -335,7 +336,7 @@ impl PullLoop {
 
     /// Asks for no more. What has already been sent is admitted, to be given back.
     async fn close(&mut self) {
-        const LIMIT: Duration = Duration::from_secs(2);
+        const LIMIT: Duration = Duration::from_secs(4);
         self.puller.close().await;
         let rest = async {
             while self.puller.credit() > 0 {
@@ -349,6 +350,16 @@ impl PullLoop {
             tracing::debug!(durable = self.place.durable, "a queue was left in a hurry");
         }
     }
+}
+
+/// Whether it was stored so late that an earlier copy of it may have been forgotten by the server.
+fn is_late(item: &WorkItem, delivery: &Delivery) -> bool {
+    let late =
+        item.fresh_until_ms.is_some_and(|until| delivery.published_unix_nanos / 1_000_000 > until);
+    if late {
+        metrics::counter!("tasker_worker_late_items_total").increment(1);
+    }
+    late
 }
 
 impl Drop for PullLoop {

@@ -1,6 +1,6 @@
 with chosen as (
     -- Also from this node itself: it has let go of the batch, and does not know how far it came.
-    select id, publisher is not null as taken_over
+    select id, publisher is not null as taken_over, publisher <> $2 as from_another
     from tasker.batches
     where not settled
       and state = 'sealed'
@@ -17,4 +17,4 @@ from chosen c
 where b.id = c.id
 returning b.id, b.task_id, b.namespace, b.queue, b.priority, b.worker_template, b.expected,
           b.published_upto, b.succeeded + b.failed as "ended!", b.parallelism,
-          c.taken_over as "taken_over!"
+          c.taken_over as "taken_over!", coalesce(c.from_another, false) as "from_another!"

@@ -165,6 +165,11 @@ async fn publishing_moves_on_for_its_publisher_only(pool: PgPool) {
     let open = world.store.claim_batches(Some(&[batch]), mine, 5_000, 10).await.expect("claimed");
     assert_eq!((open.len(), open[0].published_upto), (1, 0));
     assert!(world.store.claim_batches(None, other, 5_000, 10).await.expect("held").is_empty());
+    assert!(!open[0].taken_over && !open[0].from_another);
+    let own = async |from, node| {
+        world.store.own_spans(&[(batch, from, 4)], node).await.expect("read") == [batch]
+    };
+    assert!(own(0, mine).await && !own(0, other).await && !own(1, mine).await);
     let members = world.store.load_members(&[(batch, 1, 3)]).await.expect("read");
     let ordinals: Vec<u32> = members.iter().map(|m| m.id.ordinal()).collect();
     assert_eq!(ordinals, [1, 2]);
@@ -174,6 +179,17 @@ async fn publishing_moves_on_for_its_publisher_only(pool: PgPool) {
     assert!(world.store.advance_published(&span, mine, 5_000).await.expect("moved on").is_empty());
     let open = world.store.claim_batches(None, mine, 5_000, 10).await.expect("claimed");
     assert_eq!(open[0].published_upto, 3);
+    assert!(open[0].taken_over && !open[0].from_another && own(3, mine).await);
+    // Its lease runs out, and it comes to itself after another has been there.
+    sqlx::query("update tasker.batches set publisher_until = now() - interval '1 s'")
+        .execute(&world.pool)
+        .await
+        .expect("written");
+    assert!(world.store.claim_batches(None, other, 0, 10).await.expect("claimed")[0].from_another);
+    assert!(!own(3, mine).await);
+    tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    let back = world.store.claim_batches(None, mine, 5_000, 10).await.expect("claimed");
+    assert!(back[0].from_another);
 }
 
 #[sqlx::test]

@@ -11,8 +11,8 @@ use tasker_tests::Cluster;
 pub(super) struct Executions {
     /// Attempts that a handler began.
     pub(super) begun: u64,
-    /// Attempts that were begun more than once: the fence has failed.
-    pub(super) twice: u64,
+    /// Attempts that were begun more than once, and by which processes: the fence has failed.
+    pub(super) twice: Vec<(String, Vec<String>)>,
     /// Attempts that were stored and that nobody began.
     pub(super) invented: u64,
     /// Attempts that were begun and neither ended their step nor failed: their worker was killed, or
@@ -42,19 +42,21 @@ pub(super) async fn read(cluster: &Cluster) -> anyhow::Result<Executions> {
     let (all, ran) = (begun.len() as u64, ran.count() as u64);
     Ok(Executions {
         begun: all,
-        twice: begun.values().filter(|times| **times > 1).count() as u64,
+        twice: begun.into_iter().filter(|(_, by)| by.len() > 1).collect(),
         invented: stored.len() as u64 - ran,
         wasted: all - ran,
     })
 }
 
-/// How often each attempt was begun. The last line of a process that was killed may be cut off.
-fn lines(cluster: &Cluster) -> anyhow::Result<HashMap<String, u32>> {
-    let mut begun = HashMap::new();
+/// Which processes began each attempt. The last line of a process that was killed may be cut off.
+fn lines(cluster: &Cluster) -> anyhow::Result<HashMap<String, Vec<String>>> {
+    let mut begun: HashMap<String, Vec<String>> = HashMap::new();
     for file in fs::read_dir(cluster.scratch().path().join("ledger"))? {
-        for line in fs::read_to_string(file?.path())?.split_inclusive('\n') {
+        let path = file?.path();
+        let process = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        for line in fs::read_to_string(&path)?.split_inclusive('\n') {
             if let Some(line) = line.strip_suffix('\n') {
-                *begun.entry(line.to_owned()).or_default() += 1;
+                begun.entry(line.to_owned()).or_default().push(process.clone());
             }
         }
     }

@@ -96,13 +96,13 @@ impl Trial {
             &json!({
                 "rounds": self.rounds, "hits": self.hits, "tasks": done.accepted.len(),
                 "steps": found["steps"], "outcomes": found["outcomes"],
-                "lost": broken("I7") + broken("I8"), "doubled": executions.twice + broken("I1"),
+                "lost": broken("I7") + broken("I8"), "doubled": executions.twice.len() as u64 + broken("I1"),
                 "recovery_s": done.recovery.as_secs_f64(), "unknown_submits": done.unknown,
                 "runs": executions.begun, "wasted_runs": executions.wasted,
             }),
         )?;
         at_rest.with_context(|| format!("{found:#}"))?;
-        ensure!(executions.twice == 0 && executions.invented == 0, "{executions:?}");
+        ensure!(executions.twice.is_empty() && executions.invented == 0, "{executions:?}");
         ensure!(done.batches > 0 && done.graphs > 0, "the load was none");
         Ok(Seen { executions, done, cluster: self.cluster })
     }

@@ -117,6 +117,11 @@ async fn redelivered_and_marked_messages_are_claimed() {
     let items: Vec<_> = (0..4).map(|n| fake.item("echo", json!(n))).collect();
     let mut marked = fake.item("echo", json!(4));
     marked.claim_required = true;
+    // Published by somebody who was stopped for longer than the server remembers ids.
+    let mut late = fake.item("echo", json!(5));
+    late.fresh_until_ms = Some(0);
+    let mut fresh = fake.item("echo", json!(6));
+    fresh.fresh_until_ms = Some(i64::MAX);
     fake.publish(&items).await;
     // A worker that vanishes with them.
     let durable = subject::work_durable(&fake.namespace, &fake.queue);
@@ -127,17 +132,19 @@ async fn redelivered_and_marked_messages_are_claimed() {
         assert!(matches!(event, PullEvent::Message(_)), "{event:?}");
     }
     drop(puller);
-    fake.publish(std::slice::from_ref(&marked)).await;
+    fake.publish(&[marked.clone(), late.clone(), fresh.clone()]).await;
     let verdicts: HashMap<StepId, ClaimVerdict> = HashMap::from([
         (items[0].step_id, ClaimVerdict::Run { attempt: 7, tries: 2 }),
         (items[1].step_id, ClaimVerdict::Held),
         (items[2].step_id, ClaimVerdict::Drop(DropReason::Ended)),
         (items[3].step_id, ClaimVerdict::Run { attempt: 2, tries: 1 }),
         (marked.step_id, ClaimVerdict::Run { attempt: 1, tries: 0 }),
+        (late.step_id, ClaimVerdict::Run { attempt: 3, tries: 0 }),
     ]);
     fake.seen().grant = Box::new(move |claim| verdicts[&claim.step_id]);
     let worker = fake.worker(super::handlers::registry()).await;
-    let expected = [(&items[0], 7), (&items[3], 2), (&marked, 1)];
+    let expected = [(&items[0], 7), (&items[3], 2), (&marked, 1), (&late, 3)];
+    fake.until("the fresh one", |seen| seen.outcome(fresh.step_id).is_some()).await;
     fake.until("outcomes", |seen| {
         expected.iter().all(|(item, _)| seen.outcome(item.step_id).is_some())
     })
@@ -146,8 +153,9 @@ async fn redelivered_and_marked_messages_are_claimed() {
         let seen = fake.seen();
         assert_eq!(seen.outcome(item.step_id).map(|o| o.attempt), Some(attempt));
         let claim = seen.claims.iter().find(|c| c.step_id == item.step_id).expect("claimed");
-        assert_eq!(claim.redelivered, item.step_id != marked.step_id);
+        assert_eq!(claim.redelivered, ![marked.step_id, late.step_id].contains(&item.step_id));
     }
+    assert!(fake.seen().claims.iter().all(|claim| claim.step_id != fresh.step_id));
     // The one that is held by another comes back, is claimed again, and never reported.
     fake.until("the held one again", |seen| {
         seen.claims.iter().filter(|c| c.step_id == items[1].step_id).count() >= 2

@@ -188,6 +188,7 @@ impl Fake {
             dispatch_seq: 1,
             tries: 0,
             claim_required: false,
+            fresh_until_ms: None,
             node: self.shared.node,
             cursor: None,
             shared: Some(Arc::from(shared)),

@@ -22,8 +22,6 @@ pub(crate) struct Prepared {
     pub(crate) shared: Option<Arc<RawValue>>,
     /// Whether a sweep found it: another copy may be on the bus.
     pub(crate) swept: bool,
-    /// When it was read.
-    pub(crate) since: Instant,
 }
 
 /// The shared part of a batch's members.
@@ -170,6 +168,9 @@ impl Lane {
         if let Some(known) = self.batches.iter_mut().find(|b| b.open.id == open.id) {
             // Also less than before: a repair opens members that had ended.
             known.open.ended = open.ended;
+            if open.from_another {
+                known.claim_below = known.claim_below.max(open.published_upto + MAX_WORK);
+            }
         } else {
             let claim_below = if open.taken_over { open.published_upto + MAX_WORK } else { 0 };
             self.batches.push_back(LaneBatch { open, shared: MemberShared::Unknown, claim_below });
@@ -249,7 +250,7 @@ impl Lane {
         for prepared in &mut steps {
             self.queued.remove(&prepared.step.id);
             // In a limited queue waiting is the rule, and other nodes' sweeps have seen it wait.
-            let waited = prepared.since.elapsed() >= UNSENT_AFTER;
+            let waited = prepared.step.known_since.elapsed() >= UNSENT_AFTER;
             prepared.swept |= waited && self.max_running.is_some();
         }
         room -= singles as u32;
@@ -360,9 +361,9 @@ mod tests {
                 tries: 0,
                 claim_required: false,
                 cursor: None,
+                known_since: Instant::now(),
             };
-            let since = Instant::now();
-            lane.add_step(Prepared { step, shared: None, swept: false, since });
+            lane.add_step(Prepared { step, shared: None, swept: false });
         }
         lane.slots = 100;
         lane
@@ -418,11 +419,47 @@ mod tests {
     }
 
     #[test]
+    fn what_another_publisher_may_have_sent_must_be_claimed() {
+        let batch = |taken_over, from_another| OpenBatch {
+            id: BatchId::from_uuid(Uuid::nil()),
+            task_id: TaskId::from_uuid(Uuid::nil()),
+            namespace: Namespace::new("n").expect("a name"),
+            queue: Queue::default(),
+            priority: 0,
+            worker_template: "w".into(),
+            expected: 100,
+            published_upto: 7,
+            ended: 0,
+            parallelism: None,
+            taken_over,
+            from_another,
+        };
+        // (what the lane is told of one batch, up to which of its members must claim)
+        let table: [(&[(bool, bool)], u32); 5] = [
+            (&[(false, false)], 0),
+            (&[(true, false)], 7 + MAX_WORK),
+            (&[(true, true)], 7 + MAX_WORK),
+            // Its own lease, seen by a sweep.
+            (&[(false, false), (true, false)], 0),
+            (&[(false, false), (true, true), (true, false)], 7 + MAX_WORK),
+        ];
+        for (told, claim_below) in table {
+            let mut lane = lane(0);
+            for (taken_over, from_another) in told {
+                lane.add_batch(batch(*taken_over, *from_another));
+            }
+            let work = lane.take(WindowLimits { min: 256, max: 4_096 }, 512);
+            let spans: Vec<_> = work.spans.iter().map(|s| (s.from, s.claim_below)).collect();
+            assert_eq!(spans, [(7, claim_below)], "{told:?}");
+        }
+    }
+
+    #[test]
     fn what_another_node_may_have_sent_is_not_piled_up_and_must_claim() {
         let mut lane = lane(9);
         let mut waited: Vec<Prepared> = lane.steps.drain(..).collect();
         lane.queued.clear();
-        waited[0].since -= UNSENT_AFTER;
+        waited[0].step.known_since -= UNSENT_AFTER;
         lane.max_running = Some(3);
         let ids: Vec<StepId> = waited.iter().map(|p| p.step.id).collect();
         for mut prepared in waited {

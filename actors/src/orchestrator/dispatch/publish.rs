@@ -1,12 +1,12 @@
 //! Publishing: from rows to work items.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::value::RawValue;
 use tasker_bus::Outgoing;
-use tasker_messages::{SharedStep, StepId, TaskId, WorkItem, subject};
+use tasker_messages::{BatchId, SharedStep, StepId, TaskId, WorkItem, subject};
 use tasker_store::{KnownResults, MemberRow, ReadyStep, StoreError};
 
 use super::lane::{LaneKey, MemberShared, Prepared, Published, Span, Work};
@@ -35,10 +35,9 @@ pub(crate) async fn complete(
     };
     let limit = node.settings.dispatch.inline_shared_bytes;
     // A step without a shared part is of a template that this build cannot read: another node's work.
-    let since = Instant::now();
     let prepare = |step: ReadyStep| {
         let shared = inline(shared.get(&step.shared_key())?, limit);
-        Some(Prepared { step, shared, swept, since })
+        Some(Prepared { step, shared, swept })
     };
     steps.into_iter().filter_map(prepare).collect()
 }
@@ -133,21 +132,23 @@ async fn publish_all(
     published.failed = work.steps.iter().map(|p| p.step.id).collect();
     load_member_shared(node, key, &mut work.spans).await?;
     work.spans.retain(|span| !matches!(span.shared, MemberShared::Unknown));
-    let spans: Vec<_> = work.spans.iter().map(|s| (s.batch.id, s.from, s.upto)).collect();
-    let members =
-        if spans.is_empty() { Vec::new() } else { node.store.load_members(&spans).await? };
+    let known_since = Instant::now();
+    let members = load_own_members(node, &mut work.spans).await?;
 
     let subject = subject::work(&key.0, &key.1);
     let mut messages: Vec<Outgoing> = Vec::with_capacity(work.steps.len() + members.len());
     messages.extend(work.steps.iter().map(|p| outgoing(&subject, &work_item(node, p))));
-    let limited = node.limits.max_running(&key.0, &key.1).is_some();
+    let common = Members {
+        limited: node.limits.max_running(&key.0, &key.1).is_some(),
+        fresh_until_ms: fresh_until_ms(node, known_since),
+    };
     let mut member = members.iter().peekable();
     for span in &work.spans {
         let end = span.batch.id.member(span.upto - 1);
         while let Some(row) =
             member.next_if(|row| row.id <= end && row.id >= span.batch.id.member(0))
         {
-            messages.push(outgoing(&subject, &member_item(node, limited, span, row)));
+            messages.push(outgoing(&subject, &member_item(node, &common, span, row)));
         }
     }
     metrics::histogram!("tasker_dispatch_set_size").record(messages.len() as f64);
@@ -162,6 +163,23 @@ async fn publish_all(
     }
     let confirmed: Vec<bool> = results.map(|r| r.is_ok()).collect();
     record_members(node, &work.spans, &members, &confirmed, published).await
+}
+
+/// Reads the members of spans. One whose batch another node has taken over, or that is not the next one
+/// any more, is left out.
+async fn load_own_members(
+    node: &Node,
+    spans: &mut Vec<Span>,
+) -> Result<Vec<MemberRow>, StoreError> {
+    let place = |s: &Span| (s.batch.id, s.from, s.upto);
+    let places: Vec<_> = spans.iter().map(place).collect();
+    if places.is_empty() {
+        return Ok(Vec::new());
+    }
+    let own: HashSet<BatchId> = node.store.own_spans(&places, node.id).await?.into_iter().collect();
+    spans.retain(|span| own.contains(&span.batch.id));
+    let places: Vec<_> = spans.iter().map(place).collect();
+    if places.is_empty() { Ok(Vec::new()) } else { node.store.load_members(&places).await }
 }
 
 /// Records each span up to its first member that the server did not confirm.
@@ -238,6 +256,7 @@ pub(crate) fn work_item(node: &Node, prepared: &Prepared) -> WorkItem {
         dispatch_seq: step.dispatch_seq,
         tries: step.tries,
         claim_required: step.claim_required || prepared.swept,
+        fresh_until_ms: Some(fresh_until_ms(node, step.known_since)),
         node: node.id,
         cursor: step.cursor.clone().and_then(|text| RawValue::from_string(text).ok()),
         shared: prepared.shared.clone(),
@@ -245,7 +264,21 @@ pub(crate) fn work_item(node: &Node, prepared: &Prepared) -> WorkItem {
     }
 }
 
-fn member_item(node: &Node, limited: bool, span: &Span, row: &MemberRow) -> WorkItem {
+/// Until when the copy of a row that is known since then is the first one, or one that the server takes for
+/// a duplicate of the first one. Half of the time in which it does is left for clocks that differ.
+fn fresh_until_ms(node: &Node, known_since: Instant) -> i64 {
+    let window = node.settings.streams.duplicate_window() / 2;
+    let known = node.bus.server_unix_nanos(known_since).unwrap_or(0) / 1_000_000;
+    known.saturating_add(i64::try_from(window.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// What the members of a publish have in common.
+struct Members {
+    limited: bool,
+    fresh_until_ms: i64,
+}
+
+fn member_item(node: &Node, common: &Members, span: &Span, row: &MemberRow) -> WorkItem {
     WorkItem {
         task_id: span.batch.task_id,
         step_id: row.id,
@@ -254,14 +287,18 @@ fn member_item(node: &Node, limited: bool, span: &Span, row: &MemberRow) -> Work
         attempt: row.attempt,
         dispatch_seq: row.dispatch_seq,
         tries: 0,
-        claim_required: row.claim_required || row.id.ordinal() < span.claim_below,
+        // One that was dispatched before is published by others, too: whoever made it ready again.
+        claim_required: row.claim_required
+            || row.dispatch_seq > 1
+            || row.id.ordinal() < span.claim_below,
+        fresh_until_ms: Some(common.fresh_until_ms),
         node: node.id,
         cursor: row.cursor.clone().and_then(|text| RawValue::from_string(text).ok()),
         shared: match &span.shared {
             MemberShared::Inline(shared) => Some(Arc::clone(shared)),
             MemberShared::Unknown | MemberShared::TooLarge => None,
         },
-        limited,
+        limited: common.limited,
     }
 }
 
