@@ -142,20 +142,17 @@ impl Store {
         id: TaskId,
         namespace: Option<&Namespace>,
     ) -> Result<Option<TaskView>, StoreError> {
-        let task = async {
-            let task = sqlx::query_file!(
-                "queries/views/task.sql",
-                id.as_uuid(),
-                namespace.map(Namespace::as_str)
-            );
-            let mut connection = self.reads.lend().await?;
-            let task = task.fetch_optional(&mut *connection).await?;
-            connection.give_back();
-            Ok(task)
-        };
-        let (row, batches, steps) =
-            tokio::try_join!(task, self.view_batches(id), self.steps_of_task(id))?;
+        let task = sqlx::query_file!(
+            "queries/views/task.sql",
+            id.as_uuid(),
+            namespace.map(Namespace::as_str)
+        );
+        let mut connection = self.reads.lend().await?;
+        let row = task.fetch_optional(&mut *connection).await?;
+        connection.give_back();
         let Some(row) = row else { return Ok(None) };
+        // After the task: one that has ended must not be shown with steps that still ran.
+        let (batches, steps) = tokio::try_join!(self.view_batches(id), self.steps_of_task(id))?;
         let template = self.template(TemplateId::from_uuid(row.template_id)).await?;
         Ok(Some(TaskView {
             id,

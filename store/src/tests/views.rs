@@ -254,3 +254,33 @@ async fn a_wish_to_drain_stays_until_it_is_seen(pool: PgPool) {
     .expect("counted");
     assert_eq!(audited, 4, "each wish in each namespace");
 }
+
+/// The view of a task that ends while it is read: the read of its row is held up until all has ended.
+#[sqlx::test]
+async fn a_task_that_has_ended_is_not_seen_with_steps_that_run(pool: PgPool) {
+    let world = World::new(pool).await;
+    let task = world.submit().await;
+    let mut tx = world.pool.begin().await.expect("begun");
+    for sql in [
+        "lock table tasker.tasks in access exclusive mode",
+        "insert into tasker.outcomes (step_id, state, attempt) select id, 'cancelled', 1 from tasker.steps",
+        "update tasker.tasks set state = 'cancelled', finished_at = now()",
+    ] {
+        sqlx::query(sql).execute(&mut *tx).await.expect("done");
+    }
+    let store = world.store.clone();
+    let view = tokio::spawn(async move { store.view_task(task.id, None).await });
+    let waits = "select count(*) from pg_locks where not granted and database =
+                 (select oid from pg_database where datname = current_database())";
+    while world.count(waits).await == 0 {
+        tokio::task::yield_now().await;
+    }
+    tx.commit().await.expect("committed");
+    let view = view.await.expect("no panic").expect("read").expect("there");
+    let states: Vec<_> = view.steps.iter().map(|step| step.state).collect();
+    assert_eq!(view.state, tasker_messages::TaskState::Cancelled);
+    assert!(
+        states.iter().all(|state| *state == tasker_messages::StepState::Cancelled),
+        "{states:?}"
+    );
+}
