@@ -18,6 +18,13 @@ impl Subscription {
         Self { bus, subscriber }
     }
 
+    /// Asks the server for no more. What has arrived meanwhile comes from [`Self::next`], and then `None`.
+    pub async fn drain(&mut self) {
+        if let Err(error) = self.subscriber.drain().await {
+            tracing::debug!(%error, "the connection is closed");
+        }
+    }
+
     /// The next message; `None` when the connection is closed for good. Safe to cancel.
     pub async fn next(&mut self) -> Option<Incoming> {
         let message = self.subscriber.next().await?;

@@ -8,6 +8,7 @@ use std::future::pending;
 use std::time::Duration;
 
 use async_nats::{Message, StatusCode, Subscriber};
+use bytes::Bytes;
 use futures::StreamExt;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -74,12 +75,16 @@ struct Inbox {
     /// Whether the connection was lost since.
     lost: bool,
     last_sign: Instant,
+    /// How many messages have come, signs of life among them.
+    taken: u64,
     /// Why the inbox is being given up, and until when what has already arrived is read from it.
     closing: Option<(ResetReason, Instant)>,
 }
 
 /// How long what is on its way to an inbox that is given up may take.
-const CLOSING_TIME: Duration = Duration::from_secs(1);
+const CLOSING_TIME: Duration = Duration::from_secs(3);
+/// How many signs of life may be on their way, beside the messages that were asked for.
+const SIGNS: u64 = 16;
 
 impl Bus {
     /// Pulls from a durable consumer, which need not exist yet. Nothing is asked for before
@@ -173,11 +178,12 @@ impl Puller {
         }
     }
 
-    /// Stops to take messages: asks the server for no more and gives up the inbox. Messages that
-    /// arrived meanwhile come from [`Self::next`], then a [`PullEvent::Reset`].
+    /// Stops to take messages: asks the server for no more and gives up the inbox. All that it has sent
+    /// meanwhile comes from [`Self::next`], then a [`PullEvent::Reset`].
     pub async fn close(&mut self) {
+        let most = u64::from(self.credit);
         if let Some(inbox) = self.inbox.as_mut().filter(|inbox| inbox.closing.is_none()) {
-            inbox.close(ResetReason::Refused).await;
+            inbox.close_exactly(&self.bus, most).await;
         }
     }
 
@@ -193,6 +199,10 @@ impl Puller {
     async fn take_in(&mut self, message: Message) -> Option<PullEvent> {
         let inbox = self.inbox.as_mut()?;
         inbox.last_sign = Instant::now();
+        inbox.taken += 1;
+        if inbox.closing.is_some() && is_filler(&message) {
+            return None;
+        }
         let Some(status) = message.status else {
             self.credit = self.credit.saturating_sub(1);
             if !matches!(inbox.connection.has_changed(), Ok(false)) {
@@ -245,7 +255,8 @@ impl Inbox {
         let subscriber = bus.inner.client.subscribe(subject.clone()).await;
         let subscriber = subscriber.map_err(|e| BusError::send(&subject, e))?;
         let last_sign = Instant::now();
-        Ok(Self { subscriber, subject, connection, epoch, lost: false, last_sign, closing: None })
+        let (lost, taken, closing) = (false, 0, None);
+        Ok(Self { subscriber, subject, connection, epoch, lost, last_sign, taken, closing })
     }
 
     async fn look_at_connection(&mut self) {
@@ -261,6 +272,22 @@ impl Inbox {
         epoch != self.epoch
     }
 
+    /// Ends the subscription at a message that server and client agree on, so that none is lost that the
+    /// server has sent: the client library forgets a subscription that is drained or ended at once before
+    /// the server knows, and what was under way would come back as if this process had vanished with it.
+    /// The end is put behind all that may still come, and made to come by messages of our own.
+    async fn close_exactly(&mut self, bus: &Bus, most: u64) {
+        self.closing = Some((ResetReason::Refused, Instant::now() + CLOSING_TIME));
+        let more = most + SIGNS;
+        let mut sent = self.subscriber.unsubscribe_after(self.taken + more).await.is_ok();
+        for _ in 0..more {
+            sent &= bus.inner.client.publish(self.subject.clone(), Bytes::new()).await.is_ok();
+        }
+        if !sent {
+            tracing::debug!("client is closed");
+        }
+    }
+
     /// Ends the subscription; what has already arrived can still be read.
     async fn close(&mut self, reason: ResetReason) {
         self.closing = Some((reason, Instant::now() + CLOSING_TIME));
@@ -268,6 +295,11 @@ impl Inbox {
             tracing::debug!(%error, "client is closed");
         }
     }
+}
+
+/// Whether it was sent by [`Inbox::close_exactly`].
+fn is_filler(message: &Message) -> bool {
+    message.status.is_none() && message.reply.is_none() && message.payload.is_empty()
 }
 
 /// How many messages of the request will not come. The server names it; an older one that does not

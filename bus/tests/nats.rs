@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use support::{TestServer, within};
@@ -402,6 +402,51 @@ async fn streams_are_created_once_and_queues_are_found() {
     assert_eq!(second.last_sequence, 3);
     let queues = setup.bus.work_durables().await.expect("an answer");
     assert_eq!(queues, [(setup.namespace.clone(), setup.queue.clone())]);
+    setup.server.wipe();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_puller_that_is_closed_has_all_that_was_sent() {
+    let setup = Setup::new().await;
+    setup.ensure_durable().await;
+    setup.publish(0..4_000).await;
+    let mut received = 0;
+    for _ in 0..20 {
+        let mut puller = setup.pull(brisk());
+        puller.request(150).await.expect("open");
+        drop(message(&mut puller).await);
+        received += 1;
+        puller.close().await;
+        within("the end", async {
+            loop {
+                match puller.next().await {
+                    PullEvent::Message(_) => received += 1,
+                    PullEvent::CreditReturned(_) => {}
+                    PullEvent::Reset(reason) => return assert_eq!(reason, ResetReason::Refused),
+                }
+            }
+        })
+        .await;
+        // Whatever it counts more would come back later, as if its receiver had vanished.
+        assert_eq!(setup.load().await, (4_000 - received, received));
+    }
+    setup.server.wipe();
+}
+
+#[tokio::test]
+async fn moments_by_the_clock_of_the_server() {
+    let setup = Setup::new().await;
+    setup.ensure_durable().await;
+    let before = Instant::now();
+    setup.publish(0..1).await;
+    let after = Instant::now();
+    let mut puller = setup.pull(brisk());
+    puller.request(1).await.expect("open");
+    let published = message(&mut puller).await.published_unix_nanos;
+    let at = |moment| setup.bus.server_unix_nanos(moment).expect("the streams were looked at");
+    // It may be behind by the time that an answer took.
+    assert!(at(before) <= published, "{} {published}", at(before));
+    assert!(at(after) > published - 2_000_000_000, "{} {published}", at(after));
     setup.server.wipe();
 }
 

@@ -31,11 +31,15 @@ mod worker_drain;
 mod worker_list;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 
 use args::{Cli, Command};
 use run_node::WorkerCommand;
+
+/// How long a thread that does not come back, of a handler that blocks, may keep a process that has ended.
+const STUCK: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     match start(Cli::parse()) {
@@ -56,7 +60,10 @@ fn start(cli: Cli) -> anyhow::Result<()> {
     } else {
         tokio::runtime::Builder::new_current_thread()
     };
-    builder.enable_all().build()?.block_on(dispatch(cli))
+    let runtime = builder.enable_all().build()?;
+    let ended = runtime.block_on(dispatch(cli));
+    runtime.shutdown_timeout(STUCK);
+    ended
 }
 
 async fn dispatch(Cli { cluster, command }: Cli) -> anyhow::Result<()> {

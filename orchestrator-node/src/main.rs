@@ -27,6 +27,9 @@ enum Command {
     Health,
 }
 
+/// How long a thread that does not come back may keep the process.
+const STUCK: Duration = Duration::from_secs(1);
+
 fn main() -> ExitCode {
     match start() {
         Ok(()) => ExitCode::SUCCESS,
@@ -46,8 +49,9 @@ fn start() -> anyhow::Result<()> {
     }
     init_telemetry(&settings.telemetry)?;
     let runtime = tokio::runtime::Runtime::new().context("the runtime could not start")?;
-    runtime.block_on(run(settings, Options::default()))?;
-    Ok(())
+    let ended = runtime.block_on(run(settings, Options::default()));
+    runtime.shutdown_timeout(STUCK);
+    Ok(ended?)
 }
 
 fn load(arguments: &Arguments) -> anyhow::Result<Settings> {

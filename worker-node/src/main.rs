@@ -4,6 +4,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use clap::Parser;
@@ -37,6 +38,9 @@ struct Arguments {
     name: Option<String>,
 }
 
+/// How long the thread of a handler that blocks may keep the process.
+const STUCK: Duration = Duration::from_secs(1);
+
 fn main() -> ExitCode {
     match start() {
         Ok(()) => ExitCode::SUCCESS,
@@ -54,7 +58,9 @@ fn start() -> anyhow::Result<()> {
     init_telemetry(&settings.telemetry)?;
     let name = arguments.name.unwrap_or_else(default_name);
     let runtime = tokio::runtime::Runtime::new().context("the runtime could not start")?;
-    runtime.block_on(run(settings, &name))
+    let ended = runtime.block_on(run(settings, &name));
+    runtime.shutdown_timeout(STUCK);
+    ended
 }
 
 async fn run(settings: Settings, name: &str) -> anyhow::Result<()> {

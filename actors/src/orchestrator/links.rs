@@ -9,6 +9,7 @@ use super::checkpoints::CheckpointsMessage;
 use super::convergence::ConvergenceMessage;
 use super::dispatch::DispatchMessage;
 use super::finalizer::FinalizerMessage;
+use super::gateway::GatewayMessage;
 use super::heartbeats::tell_to_drain;
 use super::intake::{IntakeMessage, Submission, SubmissionSource};
 use super::limits::refresh;
@@ -27,6 +28,7 @@ pub struct Links {
     pub(crate) dispatch: Link<DispatchMessage>,
     pub(crate) timers: Link<TimersMessage>,
     pub(crate) finalizer: Link<FinalizerMessage>,
+    pub(crate) gateway: Link<GatewayMessage>,
 }
 
 /// How long a submission may wait for its transaction before it is refused as "try again".

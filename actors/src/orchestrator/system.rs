@@ -7,7 +7,7 @@ use tasker_bus::{Bus, BusError};
 use tasker_config::Settings;
 use tasker_messages::{InvalidName, NodeId, StepName};
 use tasker_store::{Store, StoreError};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
 use super::batch_processing::BatchProcessingActor;
@@ -15,7 +15,7 @@ use super::checkpoints::CheckpointsActor;
 use super::convergence::ConvergenceActor;
 use super::dispatch::DispatchActor;
 use super::finalizer::FinalizerActor;
-use super::gateway::GatewayActor;
+use super::gateway::{GatewayActor, GatewayMessage};
 use super::heartbeats::HeartbeatsActor;
 use super::intake::IntakeActor;
 use super::lifecycle::LifecycleActor;
@@ -93,19 +93,37 @@ impl Orchestrator {
         self.supervisor.exhausted()
     }
 
-    /// Stops the actors, then closes bus and database. What was under way is finished by other
-    /// nodes or after the next start.
+    /// Answers what has been asked and takes nothing more, so that nobody waits in vain; then stops the
+    /// actors, and closes bus and database. What was under way is finished by other nodes or after the
+    /// next start.
     pub async fn stop(self) {
-        const ACTORS: Duration = Duration::from_secs(5);
+        const ANSWERS: Duration = Duration::from_secs(5);
+        const ACTORS: Duration = Duration::from_secs(3);
         const CONNECTIONS: Duration = Duration::from_secs(3);
+        let (answered, all_answered) = oneshot::channel();
+        self.links.gateway.cast(GatewayMessage::End(answered));
+        if !matches!(tokio::time::timeout(ANSWERS, all_answered).await, Ok(Ok(()))) {
+            tracing::warn!("not all requests were answered; they are repeated elsewhere");
+        }
         self.supervisor.stop(ACTORS).await;
         if let Err(error) = self.node.bus.drain().await {
             tracing::warn!(%error, "the connection to the bus was not drained");
         }
+        leave_batches(&self.node).await;
         // Whoever still uses one is cut off when the process ends, and Postgres rolls back.
         if tokio::time::timeout(CONNECTIONS, self.node.store.close()).await.is_err() {
             tracing::warn!("connections to the database are still in use");
         }
+    }
+}
+
+/// Others need not wait for a lease to publish what this node has begun.
+async fn leave_batches(node: &Node) {
+    const LIMIT: Duration = Duration::from_secs(1);
+    match tokio::time::timeout(LIMIT, node.store.leave_batches(node.id)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "batches are left when their leases end"),
+        Err(_) => tracing::debug!("batches are left when their leases end"),
     }
 }
 
@@ -134,6 +152,6 @@ fn children(node: &Node, links: &Links) -> Vec<Child> {
         Child::new("heartbeats", Link::default(), || HeartbeatsActor, with()),
         Child::new("shares", Link::default(), || SharesActor, with()),
         Child::new("reconciler", Link::default(), || ReconcilerActor, with()),
-        Child::new("gateway", Link::default(), || GatewayActor, with()),
+        Child::new("gateway", links.gateway.clone(), || GatewayActor, with()),
     ]
 }

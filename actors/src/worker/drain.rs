@@ -13,9 +13,12 @@ use super::held::{HeldStep, Phase};
 use super::retry::BackOff;
 
 /// How long pull loops may take to end.
-const LOOPS_END: Duration = Duration::from_secs(2);
-/// How long giving steps back may take, before their messages are left to come back.
-const RELEASE_LIMIT: Duration = Duration::from_secs(2);
+const LOOPS_END: Duration = Duration::from_secs(4);
+/// How long giving steps back may take, before their messages are left to come back, which costs a try:
+/// long enough for a second request, if the orchestrator that got the first has ended.
+const RELEASE_LIMIT: Duration = Duration::from_secs(10);
+/// How long a worker that is told to end waits for an answer before it asks another orchestrator.
+pub(crate) const HURRY: Duration = Duration::from_secs(2);
 /// How long the last reports may take.
 const LAST_REPORTS: Duration = Duration::from_secs(3);
 /// How long the last acknowledgements may take to leave.
@@ -151,9 +154,12 @@ impl Core {
     ) -> HashSet<StepId> {
         let request = ReleaseRequest { worker: self.id, steps };
         let subject = Request::Release.subject(namespace);
-        let timeout = self.settings.nats.request_timeout();
         let mut back_off = BackOff::of_requests();
         loop {
+            let timeout = match self.stage() {
+                Stage::Serving => self.settings.nats.request_timeout(),
+                _ => self.settings.nats.request_timeout().min(HURRY),
+            };
             let answer = self.bus.request::<_, ReleaseReply>(subject.clone(), &request, timeout);
             match answer.await {
                 Ok(reply) => {

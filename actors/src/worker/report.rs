@@ -13,6 +13,7 @@ use tasker_messages::{
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::core::{Core, Stage};
+use super::drain::HURRY;
 use super::execute::{Step, run_step};
 use super::held::{Admitted, HeldSteps, Hold};
 use super::outbox::Finished;
@@ -174,7 +175,10 @@ async fn send(core: &Core, report: &Report) -> Result<OutcomeVerdicts, Refusal> 
     let mut to = subject::outcome_at(&report.namespace, report.node);
     loop {
         core.meters.reports.increment(1);
-        let answer = core.bus.request_raw(to.clone(), &[], payload.clone(), timeout).await;
+        let answer = tokio::select! {
+            answer = core.bus.request_raw(to.clone(), &[], payload.clone(), timeout) => answer,
+            () = in_a_hurry(core) => Err(RequestError::TimedOut { subject: to.clone(), timeout: HURRY }),
+        };
         let error = match answer {
             Ok(verdicts) => return Ok(verdicts),
             Err(error) => error,
@@ -191,6 +195,14 @@ async fn send(core: &Core, report: &Report) -> Result<OutcomeVerdicts, Refusal> 
         }
         to = any;
     }
+}
+
+/// Returns when a worker that ends has waited long enough: whoever it asks may have ended as well.
+async fn in_a_hurry(core: &Core) {
+    let mut stage = core.stage.subscribe();
+    // The stage lives as long as the core.
+    drop(stage.wait_for(|stage| *stage >= Stage::Draining).await);
+    tokio::time::sleep(HURRY).await;
 }
 
 /// A refusal that sending again will not change. Whatever is only unknown is asked again: outcomes

@@ -115,7 +115,12 @@ impl Shared {
             let steps = task["steps"].as_array().map_or(&[][..], Vec::as_slice);
             let got = steps.iter().find(|s| s["name"] == step);
             let got = got.map_or(Value::Null, |s| s["results"]["result"].clone());
-            ensure!(task["state"] == "complete" && got == expect, "not {expect} but {got}: {task}");
+            ensure!(
+                task["state"] == "complete" && got == expect,
+                "{id} is {}, not {expect} but {got}: {}",
+                task["state"],
+                task["batches"]
+            );
             let count = if batches { &self.batches } else { &self.graphs };
             count.fetch_add(1, Ordering::Relaxed);
             tokio::time::sleep(PAUSE).await;

@@ -1,0 +1,154 @@
+//! Subscriptions and what serves them, until the end of the process.
+
+use std::sync::Arc;
+
+use tasker_bus::{Bus, BusError, Incoming, Subscription};
+use tasker_messages::subject::{self, Request};
+use tasker_messages::{Refusal, code};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::{JoinError, JoinSet};
+
+use super::requests::route;
+use crate::orchestrator::Links;
+use crate::orchestrator::finalizer::FinalizerMessage;
+use crate::orchestrator::node::Node;
+
+/// Requests of one kind that are worked on at a time; more of them wait in the subscription.
+const MAX_REQUESTS: u32 = 256;
+/// Waiting requests are cheap, and many programs may wait.
+const MAX_WAITING_REQUESTS: u32 = 10_000;
+
+/// Everything that listens. Dropped, it ends at once.
+pub(super) struct Listeners {
+    tasks: JoinSet<()>,
+    ending: watch::Sender<bool>,
+}
+
+impl Listeners {
+    pub(super) fn new() -> Self {
+        Self { tasks: JoinSet::new(), ending: watch::Sender::new(false) }
+    }
+
+    /// Becomes `true` when nothing more is to be taken.
+    pub(super) fn ending(&self) -> watch::Receiver<bool> {
+        self.ending.subscribe()
+    }
+
+    pub(super) fn spawn(&mut self, listener: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(listener);
+    }
+
+    /// A listener that has ended, though nobody asked for it, and why.
+    pub(super) fn ended(&mut self) -> Option<Result<(), JoinError>> {
+        self.tasks.try_join_next()
+    }
+
+    /// Takes nothing more, and returns when all that has arrived is answered, but for those who wait for
+    /// the end of a task: they ask again.
+    pub(super) async fn end(mut self) {
+        self.ending.send_replace(true);
+        while let Some(ended) = self.tasks.join_next().await {
+            if let Err(error) = ended {
+                tracing::warn!(%error, "a listener has died");
+            }
+        }
+    }
+
+    /// Subscribes to one kind of request and answers each in a task of its own.
+    pub(super) async fn requests(
+        &mut self,
+        (node, links): (&Node, &Links),
+        kind: Request,
+        subject: &str,
+        group: Option<&str>,
+    ) -> Result<(), BusError> {
+        let mut requests = self.subscribe(&node.bus, subject, group).await?;
+        let (node, links) = (node.clone(), links.clone());
+        let waits = kind == Request::TaskWait;
+        let most = if waits { MAX_WAITING_REQUESTS } else { MAX_REQUESTS };
+        let permits = Arc::new(Semaphore::new(most as usize));
+        self.tasks.spawn(async move {
+            while let Some(incoming) = requests.next().await {
+                let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+                let (node, links) = (node.clone(), links.clone());
+                tokio::spawn(async move {
+                    route(&node, &links, kind, incoming).await;
+                    drop(permit);
+                });
+            }
+            if !waits {
+                let _answered = permits.acquire_many(most).await;
+            }
+        });
+        Ok(())
+    }
+
+    /// Wakes waiters when any node announces the end of a task.
+    pub(super) async fn events(&mut self, node: &Node, links: &Links) -> Result<(), BusError> {
+        let mut events = self.subscribe(&node.bus, subject::TASK_EVENTS, None).await?;
+        let links = links.clone();
+        self.tasks.spawn(async move {
+            while let Some(event) = events.next().await {
+                if let Some(Ok(id)) = event.subject.rsplit('.').next().map(str::parse) {
+                    links.finalizer.cast(FinalizerMessage::Announced(id));
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// Tells workers which queues exist.
+    pub(super) async fn queue_lists(&mut self, bus: &Bus) -> Result<(), BusError> {
+        let group = Some(subject::ORCHESTRATORS);
+        let mut requests = self.subscribe(bus, subject::QUEUES_LIST, group).await?;
+        let bus = bus.clone();
+        self.tasks.spawn(async move {
+            while let Some(request) = requests.next().await {
+                let queues = bus.work_durables().await.map(|queues| tasker_messages::QueueList {
+                    queues: queues
+                        .into_iter()
+                        .map(|(namespace, queue)| tasker_messages::QueueRef { namespace, queue })
+                        .collect(),
+                });
+                let answer = queues.map_err(|error| {
+                    let message = format!("the bus did not list its queues: {error}");
+                    Refusal::retry(code::UNAVAILABLE, message)
+                });
+                request.answer(answer).await;
+            }
+        });
+        Ok(())
+    }
+
+    async fn subscribe(
+        &self,
+        bus: &Bus,
+        subject: &str,
+        group: Option<&str>,
+    ) -> Result<Ending, BusError> {
+        let subscription = bus.subscribe(subject, group).await?;
+        Ok(Ending { subscription, ending: self.ending(), ended: false })
+    }
+}
+
+/// A subscription up to the end: what has arrived by then still comes.
+struct Ending {
+    subscription: Subscription,
+    ending: watch::Receiver<bool>,
+    ended: bool,
+}
+
+impl Ending {
+    async fn next(&mut self) -> Option<Incoming> {
+        while !self.ended {
+            tokio::select! {
+                incoming = self.subscription.next() => return incoming,
+                _ = self.ending.changed() => {}
+            }
+            // It changes once.
+            self.ended = true;
+            self.subscription.drain().await;
+        }
+        self.subscription.next().await
+    }
+}
