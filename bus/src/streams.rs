@@ -7,7 +7,6 @@ use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream::{
     Config, DiscardPolicy, Info, PersistenceMode, RetentionPolicy, StorageType,
 };
-use futures::TryStreamExt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tasker_config::Streams;
@@ -25,38 +24,9 @@ pub struct StreamEpoch {
     pub last_sequence: u64,
 }
 
-/// How busy the consumer of one queue is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ConsumerLoad {
-    /// When the consumer was made, by the server's clock. Another time is another consumer, which knows
-    /// nothing of what the one before has delivered.
-    pub created_unix_nanos: i64,
-    /// How long ago that was.
-    pub age: Duration,
-    /// Messages that have not been delivered yet.
-    pub pending: u64,
-    /// Deliveries that are not acknowledged.
-    pub ack_pending: u64,
-    /// All messages of the consumer up to this stream sequence are acknowledged.
-    pub ack_floor_stream_seq: u64,
-    /// The highest stream sequence that was delivered.
-    pub delivered_stream_seq: u64,
-    /// How many deliveries may be unacknowledged at a time.
-    pub max_ack_pending: u32,
-    /// For how long it delivers nothing yet, if it is held back.
-    pub paused_for: Option<Duration>,
-}
-
-impl ConsumerLoad {
-    /// Whether it delivers nothing, for long enough to rely on it.
-    pub fn is_paused(&self) -> bool {
-        self.paused_for.is_some_and(|left| left > PAUSE / 6)
-    }
-}
-
 /// How long a queue without a share is held back unless somebody says so again: should nobody be left
 /// who shares, it goes on by itself.
-const PAUSE: Duration = Duration::from_secs(60);
+pub(crate) const PAUSE: Duration = Duration::from_secs(60);
 
 /// How soon a queue goes on that was held back.
 const MOMENTS: [Duration; 2] = [Duration::from_millis(25), Duration::from_millis(500)];
@@ -68,7 +38,7 @@ struct ServerTime {
     ts: OffsetDateTime,
 }
 
-const STREAMS: [(&str, &str); 3] = [
+pub(crate) const STREAMS: [(&str, &str); 3] = [
     (subject::WORK_STREAM, subject::WORK_SUBJECTS),
     (subject::CONTROL_STREAM, subject::CONTROL_SUBJECTS),
     (subject::SUBMIT_STREAM, subject::SUBMIT_SUBJECTS),
@@ -256,52 +226,6 @@ impl Bus {
         Ok(())
     }
 
-    /// The queues that have a durable consumer.
-    ///
-    /// # Errors
-    /// If JetStream does not answer. Without the stream there are none.
-    pub async fn work_durables(&self) -> Result<Vec<(Namespace, Queue)>, BusError> {
-        let action = "list the durables of work";
-        let found: Option<Info> =
-            self.info(format!("STREAM.INFO.{}", subject::WORK_STREAM)).await?;
-        if found.is_none() {
-            return Ok(Vec::new());
-        }
-        let stream = self.inner.jetstream.get_stream_no_info(subject::WORK_STREAM).await;
-        let stream = stream.map_err(|e| BusError::jetstream(action, e))?;
-        let names: Vec<String> = stream
-            .consumer_names()
-            .try_collect()
-            .await
-            .map_err(|e| BusError::jetstream(action, e))?;
-        Ok(names.iter().filter_map(|name| subject::queue_of_durable(name)).collect())
-    }
-
-    /// How busy the consumer of one queue is; `None` if the durable or its stream is missing.
-    ///
-    /// # Errors
-    /// If JetStream does not answer.
-    pub async fn consumer_load(
-        &self,
-        namespace: &Namespace,
-        queue: &Queue,
-    ) -> Result<Option<ConsumerLoad>, BusError> {
-        let durable = subject::work_durable(namespace, queue);
-        let api = format!("CONSUMER.INFO.{}.{durable}", subject::WORK_STREAM);
-        let Some((now, info)) = self.timed::<consumer::Info>(api).await? else { return Ok(None) };
-        Ok(Some(ConsumerLoad {
-            created_unix_nanos: unix_nanos(info.created),
-            age: (now - info.created).try_into().unwrap_or_default(),
-            pending: info.num_pending,
-            ack_pending: info.num_ack_pending as u64,
-            ack_floor_stream_seq: info.ack_floor.stream_sequence,
-            delivered_stream_seq: info.delivered.stream_sequence,
-            // Negative is no limit, which no durable of ours has.
-            max_ack_pending: u32::try_from(info.config.max_ack_pending).unwrap_or(u32::MAX),
-            paused_for: info.pause_remaining.filter(|_| info.paused),
-        }))
-    }
-
     async fn ensure_stream(&self, config: Config) -> Result<Info, BusError> {
         let name = config.name.clone();
         let Some((_, found)) = self.timed::<Info>(format!("STREAM.INFO.{name}")).await? else {
@@ -347,7 +271,7 @@ impl Bus {
     }
 
     /// Asks the JetStream API for something and the time by its clock, which is noted.
-    async fn timed<T: DeserializeOwned>(
+    pub(crate) async fn timed<T: DeserializeOwned>(
         &self,
         api: String,
     ) -> Result<Option<(OffsetDateTime, T)>, BusError> {
@@ -361,7 +285,10 @@ impl Bus {
     }
 
     /// Asks the JetStream API; `None` if the thing does not exist.
-    async fn info<T: DeserializeOwned>(&self, api: String) -> Result<Option<T>, BusError> {
+    pub(crate) async fn info<T: DeserializeOwned>(
+        &self,
+        api: String,
+    ) -> Result<Option<T>, BusError> {
         match self.inner.jetstream.request(api.clone(), &serde_json::json!({})).await {
             Ok(Response::Ok(info)) => Ok(Some(info)),
             Ok(Response::Err { error }) if error.code() == NOT_FOUND => Ok(None),
@@ -373,7 +300,7 @@ impl Bus {
     }
 }
 
-fn unix_nanos(time: OffsetDateTime) -> i64 {
+pub(crate) fn unix_nanos(time: OffsetDateTime) -> i64 {
     i64::try_from(time.unix_timestamp_nanos()).unwrap_or(i64::MAX)
 }
 

@@ -7,6 +7,7 @@ use crate::completion::CompletionArgs;
 use crate::config_show::ConfigCommand;
 use crate::dev::DevArgs;
 use crate::dlq::DlqCommand;
+use crate::doctor::DoctorArgs;
 use crate::migrate::MigrateArgs;
 use crate::namespace::NamespaceCommand;
 use crate::run_node::{ServerCommand, WorkerCommand};
@@ -64,6 +65,8 @@ pub(crate) enum Command {
     Namespace(NamespaceCommand),
     /// Hold the invariants of a cluster against its rows (exit code 6 if one does not hold)
     Verify(VerifyArgs),
+    /// Hold rows, bus and workers of a cluster against each other (exit code 6 if something is wrong)
+    Doctor(DoctorArgs),
     /// Measure a running cluster
     #[command(subcommand)]
     Bench(BenchCommand),

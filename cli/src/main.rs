@@ -12,6 +12,7 @@ mod completion;
 mod config_show;
 mod dev;
 mod dlq;
+mod doctor;
 mod exit;
 mod migrate;
 mod namespace;
@@ -81,6 +82,7 @@ async fn dispatch(Cli { cluster, command }: Cli) -> anyhow::Result<()> {
         Command::Batch(command) => batch::run(command, &cluster).await,
         Command::Dlq(command) => dlq::run(command, &cluster).await,
         Command::Namespace(command) => namespace::run(command, &cluster).await,
+        Command::Doctor(args) => doctor::run(args, &cluster).await,
         Command::Verify(args) => verify::run(args, &cluster).await,
         Command::Bench(command) => bench::run(command, &cluster.data_dir).await,
         Command::Completion(args) => completion::run(args),

@@ -236,6 +236,9 @@ pub struct Reconciler {
     pub max_redispatch: u32,
     /// An expansion that has not moved for this long is continued by any node. In milliseconds.
     pub stalled_expansion_ms: u64,
+    /// A consumer that does not deliver what waits for so long, though workers have room, is made anew. In
+    /// milliseconds.
+    pub stalled_consumer_ms: u64,
 }
 
 impl Reconciler {
@@ -247,6 +250,11 @@ impl Reconciler {
     /// [`Self::confirm_ms`] as a duration.
     pub fn confirm(&self) -> Duration {
         Duration::from_millis(self.confirm_ms)
+    }
+
+    /// [`Self::stalled_consumer_ms`] as a duration.
+    pub fn stalled_consumer(&self) -> Duration {
+        Duration::from_millis(self.stalled_consumer_ms)
     }
 
     /// [`Self::stalled_expansion_ms`] as a duration.

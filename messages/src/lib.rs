@@ -11,6 +11,7 @@ mod claim;
 pub mod code;
 pub mod cursor;
 mod dead_letter;
+mod diagnosis;
 mod domain_event;
 mod heartbeat;
 mod identity;
@@ -25,6 +26,7 @@ mod plan;
 mod problem;
 mod protocol;
 mod queue_list;
+mod recovery;
 mod repair;
 mod reply;
 mod state;
@@ -52,6 +54,7 @@ pub use dead_letter::{
     DeadLetter, DeadLetterGroup, DeadLetterGroups, DeadLetterKind, DeadLetterList, DeadLetterView,
     Purge, Purged, Redriven,
 };
+pub use diagnosis::{Condition, Diagnosis, Finding};
 pub use domain_event::{DomainEvent, LeftOut};
 pub use heartbeat::{Heartbeat, Hint, QueueLoad, RunningStep};
 pub use identity::Identity;
@@ -72,6 +75,7 @@ pub use plan::{
 pub use problem::Problem;
 pub use protocol::check_protocol;
 pub use queue_list::{QueueList, QueueRef};
+pub use recovery::{Recovery, RecoveryKind};
 pub use repair::{RepairStep, Repaired, RepairedBatch, Retry, StepAction, check_reason};
 pub use reply::{Refusal, Reply};
 pub use state::{BatchState, StepState, TaskState, UnknownState};

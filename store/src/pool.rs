@@ -155,6 +155,9 @@ async fn pool(
     Ok(pool)
 }
 
+/// The schema, step by step.
+pub(crate) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
+
 /// Brings the schema of a database up to date.
 ///
 /// # Errors
@@ -165,7 +168,7 @@ pub async fn migrate(url: &str) -> Result<(), StoreError> {
         .acquire_timeout(Duration::from_secs(30))
         .connect(url)
         .await?;
-    sqlx::migrate!().run(&pool).await?;
+    MIGRATIONS.run(&pool).await?;
     pool.close().await;
     Ok(())
 }

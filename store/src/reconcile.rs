@@ -1,10 +1,15 @@
 //! Rows against the bus: what should be on it, and sending it again.
 
-use tasker_messages::{Namespace, Queue, StepId};
+use std::time::Duration;
+
+use sqlx::PgConnection;
+use tasker_messages::{Namespace, NodeId, Queue, Recovery, RecoveryKind, StepId};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::dispatch::{namespace, queue};
 use crate::pool::{commit, retry_conflicts};
+use crate::views::rfc3339;
 use crate::{Store, StoreError};
 
 /// How many steps of one queue are on the bus, as the rows say.
@@ -34,6 +39,35 @@ pub enum EpochState {
     Open,
     /// Everything outstanding has been sent to it.
     Done,
+}
+
+struct RecoveryRow {
+    at: OffsetDateTime,
+    kind: String,
+    namespace: Option<String>,
+    queue: Option<String>,
+    steps: i32,
+}
+
+async fn record(
+    connection: &mut PgConnection,
+    node: NodeId,
+    kind: RecoveryKind,
+    place: Option<(&Namespace, &Queue)>,
+    steps: u32,
+) -> Result<(), StoreError> {
+    metrics::counter!("tasker_reconciler_recoveries_total", "kind" => kind.as_str()).increment(1);
+    sqlx::query_file!(
+        "queries/reconcile/record_recovery.sql",
+        node.as_uuid(),
+        kind.as_str(),
+        place.map(|(ns, _)| ns.as_str()),
+        place.map(|(_, queue)| queue.as_str()),
+        i32::try_from(steps).unwrap_or(i32::MAX),
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 impl Store {
@@ -74,9 +108,14 @@ impl Store {
         Ok(Lost { steps: ids.into_iter().map(StepId::from_uuid).collect() })
     }
 
-    /// Dispatches steps again, claim required: those that still have no outcome and no live lease.
-    /// Returns how many.
-    pub async fn redispatch(&self, ns: &Namespace, steps: &[StepId]) -> Result<u32, StoreError> {
+    /// Dispatches steps of a queue again, claim required: those that still have no outcome and no live
+    /// lease. Returns how many; if there are any, it is recorded by whom and why.
+    pub async fn redispatch(
+        &self,
+        (ns, queue): (&Namespace, &Queue),
+        steps: &[StepId],
+        (node, kind): (NodeId, RecoveryKind),
+    ) -> Result<u32, StoreError> {
         let ids: Vec<Uuid> = steps.iter().map(|s| s.as_uuid()).collect();
         retry_conflicts(|| async {
             let mut tx = self.hot.begin().await?;
@@ -87,10 +126,70 @@ impl Store {
                 sqlx::query_file_scalar!("queries/reconcile/redispatch.sql", &ids, ns.as_str())
                     .fetch_all(&mut *tx)
                     .await?;
+            let sent = sent.len() as u32;
+            if sent > 0 {
+                record(&mut tx, node, kind, Some((ns, queue)), sent).await?;
+            }
             commit(tx).await?;
-            Ok(sent.len() as u32)
+            Ok(sent)
         })
         .await
+    }
+
+    /// Records that something was mended without sending anything again.
+    pub async fn record_recovery(
+        &self,
+        node: NodeId,
+        kind: RecoveryKind,
+        place: Option<(&Namespace, &Queue)>,
+    ) -> Result<(), StoreError> {
+        let mut connection = self.hot.acquire().await?;
+        record(&mut connection, node, kind, place, 0).await
+    }
+
+    /// What was mended in the last `hours`, the last first.
+    pub async fn list_recoveries(
+        &self,
+        hours: u32,
+        limit: u32,
+    ) -> Result<Vec<Recovery>, StoreError> {
+        let rows = sqlx::query_as!(
+            RecoveryRow,
+            "select at, kind, namespace, queue, steps from tasker.recoveries
+             where at > now() - make_interval(hours => $1) order by id desc limit $2",
+            i32::try_from(hours).unwrap_or(i32::MAX),
+            i64::from(limit),
+        )
+        .fetch_all(&self.api)
+        .await?;
+        let recovery = |row: RecoveryRow| {
+            Ok(Recovery {
+                at: rfc3339(row.at),
+                kind: row.kind.parse().map_err(|e| StoreError::stored("recovery", e))?,
+                namespace: row.namespace.as_deref().map(namespace).transpose()?,
+                queue: row.queue.as_deref().map(queue).transpose()?,
+                steps: row.steps as u32,
+            })
+        };
+        rows.into_iter().map(recovery).collect()
+    }
+
+    /// How many steps more workers would take from a queue, as those said that were heard of lately.
+    pub async fn free_slots(
+        &self,
+        ns: &Namespace,
+        queue: &Queue,
+        live_within: Duration,
+    ) -> Result<u64, StoreError> {
+        let free = sqlx::query_file_scalar!(
+            "queries/reconcile/free_slots.sql",
+            ns.as_str(),
+            queue.as_str(),
+            live_within.as_secs_f64(),
+        )
+        .fetch_one(&self.api)
+        .await?;
+        Ok(u64::try_from(free).unwrap_or(0))
     }
 
     /// What is known of the stream that was created at this time.

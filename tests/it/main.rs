@@ -9,6 +9,7 @@ mod crash;
 mod csv_profile;
 mod dead_letters;
 mod decisions;
+mod doctor;
 mod drain;
 mod environments;
 mod events;

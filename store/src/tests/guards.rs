@@ -133,8 +133,12 @@ async fn a_lost_message_is_sent_again_unless_somebody_runs_it(pool: PgPool) {
     let lost = world.store.find_lost(&ns(), &queue, 0, 10).await.expect("read").steps;
     assert_eq!(lost, [batch.member(2)]);
     let all = [batch.member(0), batch.member(1), batch.member(2)];
-    assert_eq!(world.store.redispatch(&ns(), &all).await.expect("sent"), 1);
-    assert_eq!(world.store.redispatch(&ns(), &all).await.expect("not again"), 0);
+    let why = (node, tasker_messages::RecoveryKind::LostMessages);
+    assert_eq!(world.store.redispatch((&ns(), &queue), &all, why).await.expect("sent"), 1);
+    assert_eq!(world.store.redispatch((&ns(), &queue), &all, why).await.expect("not again"), 0);
+    let told = world.store.list_recoveries(1, 10).await.expect("read");
+    let told: Vec<_> = told.iter().map(|r| (r.kind, r.queue.as_ref(), r.steps)).collect();
+    assert_eq!(told, [(why.1, Some(&queue), 1)], "what was not sent is not told");
     let unsent = world.store.find_unsent(1_000, 10).await.expect("read");
     assert_eq!(unsent, [batch.member(2)]);
     let ready = world.store.load_ready(&unsent).await.expect("read");

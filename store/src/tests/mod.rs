@@ -2,6 +2,7 @@
 
 mod checkpoints;
 mod decisions;
+mod doctor;
 mod failures;
 mod flow;
 mod guards;

@@ -34,7 +34,7 @@ impl World {
         why.reasons.iter().map(|r| format!("{} {} {}", r.step, r.state, r.code)).collect()
     }
 
-    async fn run(&self, sql: &'static str) {
+    pub(super) async fn run(&self, sql: &'static str) {
         sqlx::query(sql).execute(&self.pool).await.expect("done");
     }
 }

@@ -4,8 +4,8 @@
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tasker_messages::{
-    Checkpoint, CheckpointVerdict, Claim, ClaimVerdict, DropReason, ReleasedStep, RunningStep,
-    SaveCheckpoint, StepId, Verdict, WorkerId,
+    Checkpoint, CheckpointVerdict, Claim, ClaimVerdict, DropReason, NodeId, RecoveryKind,
+    ReleasedStep, RunningStep, SaveCheckpoint, StepId, Verdict, WorkerId,
 };
 use uuid::Uuid;
 
@@ -49,7 +49,10 @@ impl World {
                 )
             }
             Meanwhile::Redispatch => {
-                said(store.redispatch(&ns, &[step_id]).await.expect("decided") == 1)
+                let queue = tasker_messages::Queue::default();
+                let why = (NodeId::from_uuid(Uuid::nil()), RecoveryKind::LostMessages);
+                let sent = store.redispatch((&ns, &queue), &[step_id], why).await;
+                said(sent.expect("decided") == 1)
             }
             Meanwhile::Lease => {
                 let running = [RunningStep { step_id, attempt: 1 }];

@@ -1,0 +1,104 @@
+//! Compares rows with the bus and sends again what was lost. Runs on every node; all of its work is
+//! compare-and-set. What is lost when it dies: one check, which comes again.
+
+mod queues;
+mod stalls;
+mod streams;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tasker_bus::StreamEpoch;
+
+use self::queues::Missing;
+use self::stalls::Standing;
+use super::Links;
+use super::node::{Node, run_detached};
+
+/// Compares rows with the bus.
+pub(crate) struct ReconcilerActor;
+
+/// What the actor is told.
+pub(crate) enum ReconcilerMessage {
+    /// Compare now.
+    Check,
+    /// A comparison has ended.
+    Checked(Box<Suspicions>),
+}
+
+/// What earlier checks suspected.
+#[derive(Clone, Default)]
+pub(crate) struct Suspicions {
+    missing: Missing,
+    standing: Standing,
+    /// The stream of work items as last seen.
+    stream: Option<StreamEpoch>,
+}
+
+/// What the actor keeps in mind.
+pub(crate) struct ReconcilerState {
+    node: Node,
+    links: Links,
+    suspicions: Suspicions,
+    checking: bool,
+}
+
+impl Actor for ReconcilerActor {
+    type Msg = ReconcilerMessage;
+    type State = ReconcilerState;
+    type Arguments = (Node, Links);
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<ReconcilerMessage>,
+        (node, links): (Node, Links),
+    ) -> Result<ReconcilerState, ActorProcessingErr> {
+        myself.send_interval(node.settings.reconciler.interval(), || ReconcilerMessage::Check);
+        let suspicions = Suspicions::default();
+        Ok(ReconcilerState { node, links, suspicions, checking: false })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<ReconcilerMessage>,
+        message: ReconcilerMessage,
+        state: &mut ReconcilerState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            ReconcilerMessage::Check if !state.checking => {
+                state.checking = true;
+                let (node, links) = (state.node.clone(), state.links.clone());
+                let suspicions = std::mem::take(&mut state.suspicions);
+                let work = async move {
+                    let next = check(&node, &links, suspicions).await;
+                    ReconcilerMessage::Checked(Box::new(next))
+                };
+                run_detached(&myself, work, || ReconcilerMessage::Checked(Box::default()));
+            }
+            ReconcilerMessage::Check => {}
+            ReconcilerMessage::Checked(suspicions) => {
+                state.checking = false;
+                state.suspicions = *suspicions;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One comparison. What it cannot find out now, the next one does.
+async fn check(node: &Node, links: &Links, before: Suspicions) -> Suspicions {
+    if let Err(error) = node.store.forget_silent_workers().await {
+        tracing::warn!(%error, "silent workers could not be forgotten");
+    }
+    let stream = match streams::check(node, links, before.stream).await {
+        Ok(stream) => stream,
+        Err(error) => {
+            tracing::warn!(error, "the streams could not be checked");
+            return before;
+        }
+    };
+    let mut after = Suspicions { stream: Some(stream), ..before.clone() };
+    match queues::check(node, before.missing, before.standing).await {
+        Ok((missing, standing)) => (after.missing, after.standing) = (missing, standing),
+        Err(error) => tracing::warn!(%error, "rows could not be compared with the bus"),
+    }
+    after
+}

@@ -1,0 +1,123 @@
+//! What should be on the bus against what is.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Instant;
+
+use tasker_messages::{Namespace, Queue, RecoveryKind, StepId};
+use tasker_store::{Dispatched, StoreError};
+
+use super::stalls::{Standing, is_stalled, make_anew};
+use crate::orchestrator::dispatch::ensure_queue;
+use crate::orchestrator::node::Node;
+
+/// Queues that miss messages.
+pub(super) type Missing = HashMap<(Namespace, Queue), Suspicion>;
+
+/// The steps that were missing in every check since.
+#[derive(Clone)]
+pub(super) struct Suspicion {
+    since: Instant,
+    steps: HashSet<StepId>,
+}
+
+/// Compares the rows of each queue with what its consumer knows of.
+pub(super) async fn check(
+    node: &Node,
+    before: Missing,
+    mut standing: Standing,
+) -> Result<(Missing, Standing), StoreError> {
+    let (mut missing, mut stands) = (Missing::new(), Standing::new());
+    for queue in node.store.count_dispatched().await? {
+        let key = (queue.namespace.clone(), queue.queue.clone());
+        let load = node.bus.consumer_load(&queue.namespace, &queue.queue).await;
+        let on_bus = match load {
+            Ok(Some(load)) => {
+                let stand = standing.remove(&key);
+                if is_stalled(node, &key, &load, stand, &mut stands).await? {
+                    make_anew(node, &key).await;
+                    continue;
+                }
+                load.pending + load.ack_pending
+            }
+            Ok(None) => {
+                make_missing(node, &key).await;
+                0
+            }
+            // Whoever cannot ask does not suspect.
+            Err(_) => continue,
+        };
+        if let Some(suspicion) = compare(node, &queue, on_bus, before.get(&key)).await? {
+            missing.insert(key, suspicion);
+        }
+    }
+    Ok((missing, stands))
+}
+
+/// Steps wait on a queue that the bus does not have: nobody could pull them.
+async fn make_missing(node: &Node, key: &(Namespace, Queue)) {
+    if let Err(error) = ensure_queue(node, key).await {
+        tracing::warn!(%error, namespace = %key.0, queue = %key.1, "a missing queue could not be made");
+        return;
+    }
+    let place = Some((&key.0, &key.1));
+    let recorded = node.store.record_recovery(node.id, RecoveryKind::MissingConsumer, place).await;
+    if let Err(error) = recorded {
+        tracing::warn!(%error, "a recovery could not be recorded");
+    }
+}
+
+/// A queue has lost messages if the rows say that more is on the bus than its consumer knows of, in
+/// every check over a while. Only steps that were missing all that time are sent again. Returns what is
+/// still only suspected.
+async fn compare(
+    node: &Node,
+    queue: &Dispatched,
+    on_bus: u64,
+    before: Option<&Suspicion>,
+) -> Result<Option<Suspicion>, StoreError> {
+    let settings = &node.settings.reconciler;
+    let missing = queue.outstanding.saturating_sub(on_bus);
+    metrics::gauge!("tasker_reconciler_missing_steps",
+        "namespace" => queue.namespace.to_string(), "queue" => queue.queue.to_string())
+    .set(missing as f64);
+    if missing == 0 {
+        return Ok(None);
+    }
+    let found = find_missing(node, queue, missing).await?;
+    let suspicion = match before {
+        Some(earlier) => Suspicion {
+            since: earlier.since,
+            steps: earlier.steps.intersection(&found).copied().collect(),
+        },
+        None => Suspicion { since: Instant::now(), steps: found },
+    };
+    if suspicion.steps.is_empty() {
+        return Ok(None);
+    }
+    if suspicion.since.elapsed() < settings.confirm() {
+        return Ok(Some(suspicion));
+    }
+    let mut steps: Vec<StepId> = suspicion.steps.into_iter().collect();
+    steps.sort_unstable();
+    steps.truncate(missing.min(u64::from(settings.max_redispatch)) as usize);
+    let (place, why) = ((&queue.namespace, &queue.queue), (node.id, RecoveryKind::LostMessages));
+    let sent = node.store.redispatch(place, &steps, why).await?;
+    metrics::counter!("tasker_reconciler_redispatched_total").increment(u64::from(sent));
+    tracing::warn!(namespace = %queue.namespace, queue = %queue.queue, missing, steps = sent, "lost work items were dispatched again");
+    Ok(None)
+}
+
+async fn find_missing(
+    node: &Node,
+    queue: &Dispatched,
+    missing: u64,
+) -> Result<HashSet<StepId>, StoreError> {
+    let settings = &node.settings.reconciler;
+    // The oldest ones are the lost ones: more of them are looked at than are missing, since some of
+    // them wait in the consumer.
+    let limit =
+        missing.saturating_mul(2).saturating_add(64).min(u64::from(settings.max_redispatch));
+    let lost =
+        node.store.find_lost(&queue.namespace, &queue.queue, settings.interval_ms, limit as u32);
+    Ok(lost.await?.steps.into_iter().collect())
+}
