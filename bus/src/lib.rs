@@ -3,15 +3,19 @@
 //! Core requests and droppable messages, the JetStream streams and durables, pipelined publishes
 //! that are all acknowledged, and a pull loop with exact credit ([`Puller`]).
 
+mod address;
 mod bus;
 mod confirmed;
 mod connection;
+mod credentials;
 mod delivery;
 mod error;
 mod incoming;
+mod permissions;
 mod publish;
 mod pull;
 mod request;
+mod servers;
 mod streams;
 
 pub use bus::Bus;
@@ -19,6 +23,7 @@ pub use connection::Connection;
 pub use delivery::{AckHandle, Delivery};
 pub use error::{BusError, PublishError, RequestError};
 pub use incoming::{Incoming, Subscription};
+pub use permissions::{BusUser, server_users, users};
 pub use publish::{Outgoing, Published};
 pub use pull::{PullEvent, PullOptions, Puller, ResetReason};
 pub use streams::{ConsumerLoad, StreamEpoch};
