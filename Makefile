@@ -11,7 +11,7 @@ export SQLX_OFFLINE := true
 # Passed on: make test ARGS=name_of_a_test, make bench ARGS='--runs 3'
 ARGS ?=
 
-.PHONY: help setup build demo test lint bench faults fuzz queries clean-servers
+.PHONY: help setup build demo test lint deny sbom bench faults fuzz queries clean-servers
 
 help: ## print this
 	@sed -n -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
@@ -35,6 +35,12 @@ lint: ## format, clippy, the workspace's own rules, the compose file
 	cargo run -q --locked -p xtask -- check
 	@scripts/check-compose
 
+deny: ## hold the dependencies to deny.toml: bans, licences, sources, and advisories if they can be reached
+	@scripts/deny
+
+sbom: ## write what the programs are made of, as CycloneDX: target/tasker.cdx.json
+	cargo run -q --locked -p xtask -- sbom target/tasker.cdx.json
+
 bench: setup build ## measure the three workloads, and the bare pipeline beside them
 	@scripts/bench $(ARGS)
 
@@ -47,5 +53,5 @@ fuzz: ## fuzz what is read from outside, FUZZ_SECONDS=60 for each target; needs 
 queries: setup ## after a change to SQL: check it against a real Postgres and write store/.sqlx
 	SQLX_OFFLINE=false scripts/with-postgres cargo run -q --locked -p xtask -- prepare-queries
 
-clean-servers: ## remove the nats-server that setup downloaded
+clean-servers: ## remove what setup downloaded: nats-server, cargo-deny
 	rm -rf .local

@@ -1,11 +1,14 @@
 //! The connection: options, and what the rest of a process learns about it.
 
-use async_nats::{Client, ConnectOptions, Event};
+use async_nats::{Client, ConnectOptions, Event, ServerError};
 use std::time::Duration;
 use tasker_config::Nats;
+use tasker_messages::subject;
 use tokio::sync::watch;
 
-use crate::BusError;
+use crate::address::{Address, Credentials};
+use crate::servers::Servers;
+use crate::{BusError, credentials};
 
 /// What is known about the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -24,10 +27,27 @@ pub(crate) async fn connect(
     name: &str,
 ) -> Result<(Client, watch::Receiver<Connection>), BusError> {
     let (state, connection) = watch::channel(Connection::default());
-    let servers: Vec<&str> = settings.url.split(',').map(str::trim).collect();
-    let client = ConnectOptions::new()
+    let address = Address::read(&settings.url);
+    let servers = Servers::read(&address, settings)?;
+    let mut options = ConnectOptions::new().require_tls(servers.tls);
+    if let Some(ca_file) = credentials::ca_file(settings)? {
+        options = options.add_root_certificates(ca_file);
+    }
+    if !servers.may_learn_others {
+        options = options.ignore_discovered_servers();
+    }
+    let mut owner = name.to_owned();
+    match credentials::read(address, settings)? {
+        Some(Credentials::Password { user, password }) => {
+            owner.clone_from(&user);
+            options = options.user_and_password(user, password);
+        }
+        Some(Credentials::Token(token)) => options = options.token(token),
+        None => {}
+    }
+    let client = options
         .name(name)
-        .custom_inbox_prefix(inbox_prefix(name))
+        .custom_inbox_prefix(inbox_prefix(&owner))
         .retry_on_initial_connect()
         .connection_timeout(settings.connect_timeout())
         .ping_interval(settings.ping_interval())
@@ -42,17 +62,16 @@ pub(crate) async fn connect(
             take_note(&state, &event);
             std::future::ready(())
         })
-        .connect(servers)
+        .connect(servers.addresses)
         .await
         .map_err(|e| BusError::Connect { source: e.into() })?;
     Ok((client, connection))
 }
 
-/// Each client has a prefix of its own, so that permissions can keep others from its answers.
-fn inbox_prefix(name: &str) -> String {
-    let token: String =
-        name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
-    format!("_INBOX.{token}.{}", uuid::Uuid::now_v7().simple())
+/// Each client has a prefix of its own below that of its user, or of its name if it has no user, so that
+/// permissions can keep others from its answers.
+fn inbox_prefix(owner: &str) -> String {
+    format!("{}.{}", subject::inbox(owner), uuid::Uuid::now_v7().simple())
 }
 
 fn take_note(state: &watch::Sender<Connection>, event: &Event) {
@@ -76,6 +95,10 @@ fn take_note(state: &watch::Sender<Connection>, event: &Event) {
         Event::SlowConsumer(_) => {
             metrics::counter!("tasker_bus_slow_consumers_total").increment(1);
             tracing::error!("a subscriber is too slow: a message of NATS was dropped");
+        }
+        Event::ServerError(ServerError::Other(error)) if error.contains("ermissions Violation") => {
+            metrics::counter!("tasker_bus_permission_violations_total").increment(1);
+            tracing::error!(error, "nats-server refuses something to this user; see config/nats");
         }
         Event::ServerError(error) => tracing::warn!(%error, "error from nats-server"),
         Event::ClientError(error) => tracing::debug!(%error, "error of the NATS client"),

@@ -14,6 +14,14 @@ pub enum BusError {
         /// Why.
         source: Cause,
     },
+    /// A setting is wrong, or what it names.
+    #[error("{key}: {message}")]
+    Setting {
+        /// Its key.
+        key: &'static str,
+        /// What is wrong, and what to do.
+        message: String,
+    },
     /// The client is closed, or refuses the message (subject, size).
     #[error("cannot send on `{subject}`: {source}")]
     Send {
@@ -63,6 +71,10 @@ pub enum BusError {
 }
 
 impl BusError {
+    pub(crate) fn setting(key: &'static str, message: impl Into<String>) -> Self {
+        Self::Setting { key, message: message.into() }
+    }
+
     pub(crate) fn send(subject: impl Into<String>, source: impl Into<Cause>) -> Self {
         Self::Send { subject: subject.into(), source: source.into() }
     }

@@ -2,7 +2,7 @@ use async_nats::header::HeaderMap;
 use bytes::Bytes;
 use futures::StreamExt;
 use serde::Serialize;
-use tasker_messages::{Refusal, Reply, check_protocol, code};
+use tasker_messages::{Refusal, Reply, check_protocol, code, subject};
 
 use crate::Bus;
 use crate::bus::{PROTOCOL, encode, protocol_headers};
@@ -72,6 +72,11 @@ impl Incoming {
     /// ask again.
     pub async fn answer<T: Serialize>(&self, answer: Result<T, Refusal>) {
         let Some(reply) = self.reply.clone() else { return };
+        if !subject::takes_answers(&reply) {
+            let (subject, reply) = (self.subject.as_str(), reply.as_str());
+            tracing::warn!(subject, reply, "not answered: the answer would not go to an inbox");
+            return;
+        }
         let payload = match encode(&self.subject, &Reply::from(answer)) {
             Ok(payload) => payload,
             Err(error) => {

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use async_nats::Request;
 use async_nats::client::RequestErrorKind;
 use async_nats::header::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
@@ -21,8 +22,24 @@ impl Bus {
         question: &Q,
         timeout: Duration,
     ) -> Result<A, RequestError> {
-        let payload = encode(&subject, question)?;
-        self.send_request(subject, protocol_headers(), payload, timeout).await
+        let request = request(protocol_headers(), encode(&subject, question)?);
+        self.send_request(subject, request, timeout).await
+    }
+
+    /// Asks a question whose answer comes to this subject and not to the inbox of this process: it must be
+    /// one of this question's own.
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    pub async fn request_with_reply_to<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        subject: String,
+        reply_to: String,
+        question: &Q,
+        timeout: Duration,
+    ) -> Result<A, RequestError> {
+        let request = request(protocol_headers(), encode(&subject, question)?).inbox(reply_to);
+        self.send_request(subject, request, timeout).await
     }
 
     /// Asks a question that is already encoded, with further headers (name, value).
@@ -44,18 +61,16 @@ impl Bus {
                 })?;
             all.insert(HeaderName::from_static(name), value);
         }
-        self.send_request(subject, all, payload, timeout).await
+        self.send_request(subject, request(all, payload), timeout).await
     }
 
     async fn send_request<A: DeserializeOwned>(
         &self,
         subject: String,
-        headers: HeaderMap,
-        payload: Bytes,
+        request: Request,
         timeout: Duration,
     ) -> Result<A, RequestError> {
-        let request =
-            async_nats::Request::new().headers(headers).payload(payload).timeout(Some(timeout));
+        let request = request.timeout(Some(timeout));
         // The client's own timeout does not cover the wait for a place in its queue.
         let answered =
             tokio::time::timeout(timeout, self.inner.client.send_request(subject.clone(), request));
@@ -78,4 +93,8 @@ impl Bus {
             .into_result()
             .map_err(RequestError::Refused)
     }
+}
+
+fn request(headers: HeaderMap, payload: Bytes) -> Request {
+    Request::new().headers(headers).payload(payload)
 }

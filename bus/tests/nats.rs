@@ -1,6 +1,8 @@
 //! The bus against a real nats-server.
 
 mod support;
+mod tls;
+mod users;
 
 use std::time::{Duration, Instant};
 

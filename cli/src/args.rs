@@ -2,6 +2,7 @@ use clap::{Parser, Subcommand};
 
 use crate::batch::BatchCommand;
 use crate::bench::BenchCommand;
+use crate::bus_users::BusCommand;
 use crate::cluster::ClusterArgs;
 use crate::completion::CompletionArgs;
 use crate::config_show::ConfigCommand;
@@ -40,6 +41,9 @@ pub(crate) enum Command {
     /// Workers: run one with the example handlers, list those that run, drain one
     #[command(subcommand)]
     Worker(WorkerCommand),
+    /// The bus: users of nats-server
+    #[command(subcommand)]
+    Bus(BusCommand),
     /// Bring the database to this version's schema
     Migrate(MigrateArgs),
     /// Settings and where each comes from

@@ -6,6 +6,7 @@
 mod args;
 mod batch;
 mod bench;
+mod bus_users;
 mod client;
 mod cluster;
 mod completion;
@@ -74,6 +75,7 @@ async fn dispatch(Cli { cluster, command }: Cli) -> anyhow::Result<()> {
         Command::Worker(WorkerCommand::List(args)) => worker_list::run(args, &cluster).await,
         Command::Worker(WorkerCommand::Drain(args)) => worker_drain::run(args, &cluster).await,
         Command::Worker(WorkerCommand::Run(args)) => run_node::worker(args).await,
+        Command::Bus(command) => bus_users::run(command),
         Command::Migrate(args) => migrate::run(args).await,
         Command::Config(command) => config_show::run(command),
         Command::Template(command) => template::run(command, &cluster).await,

@@ -16,7 +16,7 @@ pub(crate) struct MigrateArgs {
 pub(crate) async fn run(args: MigrateArgs) -> anyhow::Result<()> {
     let flags = [("database.url", args.database_url, "--database-url")];
     let settings = args.settings.load(flags)?.settings;
-    nodes::migrate(&settings.database.url).await?;
+    nodes::migrate(&settings.database).await?;
     output::note(&"the database is up to date");
     Ok(())
 }

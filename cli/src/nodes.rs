@@ -1,7 +1,7 @@
 //! Where the command line meets the crates that do the work.
 
 use anyhow::Context;
-use tasker_config::Settings;
+use tasker_config::{Database, Settings};
 use tasker_messages::Problem;
 use tasker_orchestrator_node::Options;
 use tasker_worker_node::WorkerNode;
@@ -38,8 +38,8 @@ pub(crate) async fn run_worker(
 }
 
 /// Brings a database to this version's schema.
-pub(crate) async fn migrate(database_url: &str) -> anyhow::Result<()> {
-    tasker_store::migrate(database_url).await.context("migrating the database")
+pub(crate) async fn migrate(database: &Database) -> anyhow::Result<()> {
+    tasker_store::migrate(database).await.context("migrating the database")
 }
 
 /// The templates of the examples: file name and YAML.

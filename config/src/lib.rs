@@ -3,11 +3,13 @@
 //! Later sources win: built-in defaults, a file, the environment, flags.
 
 mod error;
+mod secret;
 mod settings;
 mod source;
 mod telemetry;
 
 pub use error::ConfigError;
+pub use secret::Secret;
 pub use settings::{
     Batches, Database, Dispatch, Http, Nats, Outcomes, Reconciler, Settings, Streams, Submit,
     Supervision, Telemetry, WorkerSettings,

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::Secret;
+
 /// All settings.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -63,6 +65,8 @@ pub struct Database {
     pub lock_timeout_ms: u64,
     /// A frozen orchestrator holds its locks no longer than this. In milliseconds.
     pub idle_in_transaction_timeout_ms: u64,
+    /// Whether a server elsewhere may be spoken to without TLS.
+    pub dangerously_allow_plaintext: bool,
 }
 
 impl Database {
@@ -88,6 +92,18 @@ impl Database {
 pub struct Nats {
     /// nats-server; also NATS_URL.
     pub url: String,
+    /// The user of the server's configuration; empty is none, or who the URL names.
+    pub user: String,
+    /// The user's password.
+    pub password: Secret,
+    /// A file that holds the password instead; empty is none.
+    pub password_file: PathBuf,
+    /// Certificates (PEM) to trust instead of the machine's; empty is the machine's.
+    pub ca_file: PathBuf,
+    /// Speak TLS or not at all.
+    pub require_tls: bool,
+    /// Whether a server elsewhere may be spoken to without TLS.
+    pub dangerously_allow_plaintext: bool,
     /// nats-server; also NATS_URL. In milliseconds.
     pub connect_timeout_ms: u64,
     /// nats-server; also NATS_URL. In milliseconds.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
+use crate::secret::HIDDEN;
 use crate::{ConfigError, Settings};
 
 /// Where a value comes from.
@@ -40,7 +41,8 @@ impl fmt::Display for Origin {
 pub struct Loaded {
     /// The settings.
     pub settings: Settings,
-    /// Every key (`section.key`) with its value as TOML and its source, for `tasker config show`.
+    /// Every key (`section.key`) with its value as TOML and its source, for `tasker config show`. Secrets
+    /// are not in it.
     pub values: BTreeMap<String, (String, Origin)>,
 }
 
@@ -57,6 +59,9 @@ const DEVELOPMENT: &str = include_str!("../development.toml");
 /// Variables of the environment that have a name of their own.
 const PLAIN_VARIABLES: [(&str, &str); 2] =
     [("DATABASE_URL", "database.url"), ("NATS_URL", "nats.url")];
+
+/// Keys whose values are shown nowhere.
+const SECRETS: [&str; 1] = ["nats.password"];
 
 impl Loader {
     /// Begins with the built-in defaults.
@@ -117,7 +122,11 @@ impl Loader {
         let settings: Settings = root.try_into().map_err(|e: toml::de::Error| {
             ConfigError::Syntax { origin: "settings".into(), message: e.message().to_owned() }
         })?;
-        let values = self.values.into_iter().map(|(k, (v, o))| (k, (v.to_string(), o))).collect();
+        let shown = |(key, (value, origin)): (String, (Value, Origin))| {
+            let text = if is_secret(&key, &value) { HIDDEN.to_owned() } else { value.to_string() };
+            (key, (text, origin))
+        };
+        let values = self.values.into_iter().map(shown).collect();
         Ok(Loaded { settings, values })
     }
 
@@ -178,9 +187,19 @@ fn invalid(origin: &Origin, key: &str, message: String) -> ConfigError {
     ConfigError::Value { origin: origin.to_string(), key: key.to_owned(), message }
 }
 
+/// An empty secret is none, which may be known.
+fn is_secret(key: &str, value: &Value) -> bool {
+    SECRETS.contains(&key) && value.as_str() != Some("")
+}
+
+/// An error names the line and does not show it: there may be a password in it.
 fn read(text: &str, origin: &Origin) -> Result<Table, ConfigError> {
-    toml::from_str(text)
-        .map_err(|e| ConfigError::Syntax { origin: origin.to_string(), message: e.to_string() })
+    toml::from_str(text).map_err(|error: toml::de::Error| {
+        let before = error.span().and_then(|span| text.get(..span.start));
+        let line = before.map(|before| format!("line {}: ", before.matches('\n').count() + 1));
+        let message = format!("{}{}", line.unwrap_or_default(), error.message());
+        ConfigError::Syntax { origin: origin.to_string(), message }
+    })
 }
 
 /// `section.key` of every value. A value outside a section keeps its bare name and is refused as
@@ -227,6 +246,23 @@ mod tests {
         let loaded = env("TASKER__WORKER__EXIT_WHEN_DRAINED", "true").expect("true or false");
         assert!(loaded.settings.worker.exit_when_drained);
         assert_eq!(env("NATS_URL", "nats://x:1").expect("known").settings.nats.url, "nats://x:1");
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let mut loaded = env("TASKER__NATS__PASSWORD", "planted").expect("a known key");
+        assert_eq!(loaded.settings.nats.password.expose(), "planted");
+        assert_eq!(loaded.values["nats.password"].0, "***");
+        assert!(!format!("{loaded:?}").contains("planted"), "{loaded:?}");
+        loaded = Loader::new().and_then(Loader::load).expect("the defaults");
+        assert_eq!(loaded.values["nats.password"].0, "\"\"");
+    }
+
+    #[test]
+    fn a_broken_line_is_named_and_not_shown() {
+        let text = "[node]\nenvironment = \"x\"\n[database]\nurl = \"postgres://u:canary@h\n";
+        let error = read(text, &Origin::Default).expect_err("not closed").to_string();
+        assert!(error.contains("line 4") && !error.contains("canary"), "{error}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Everything that two processes say to each other is a type of this crate. It does no input or
 //! output, reads no clock and knows no randomness.
 
+pub mod access;
 mod audit;
 mod batch_inputs;
 mod batch_outcome;

@@ -43,7 +43,35 @@ pub fn plan_namespace(subject: &str) -> Option<Namespace> {
     Namespace::new(rest.split('.').next()?).ok()
 }
 
-const PLAN: &str = "tasker.plan";
+pub(crate) const PLAN: &str = "tasker.plan";
+
+/// Where the answer to one request for a plan goes. It is not the inbox of whoever asks: workers may
+/// answer there, those of this namespace only, and answers to other requests go elsewhere.
+pub fn planned(namespace: &Namespace, request: impl fmt::Display) -> String {
+    format!("{PLANNED}.{namespace}.{request}")
+}
+
+pub(crate) const PLANNED: &str = "tasker.planned";
+
+/// The first token of all inboxes.
+const INBOX: &str = "_INBOX";
+/// All inboxes.
+pub const INBOXES: &str = "_INBOX.>";
+
+/// The prefix of the inboxes of one client: nobody else may listen there.
+pub fn inbox(client: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    let token: String = client.chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
+    format!("{INBOX}.{token}")
+}
+
+/// Whether an answer may go there. Whoever asks chooses the subject, and whoever answers may publish to
+/// subjects that the other one may not: an answer must not become a work item, a hint or an order to
+/// JetStream.
+pub fn takes_answers(reply: &str) -> bool {
+    let begins = |prefix: &str| reply.strip_prefix(prefix).is_some_and(|r| r.starts_with('.'));
+    begins(INBOX) || begins(PLANNED)
+}
 
 /// Where the work items of one queue travel.
 pub fn work(namespace: &Namespace, queue: &Queue) -> String {
@@ -69,8 +97,10 @@ pub fn control_batch(namespace: &Namespace) -> String {
 
 /// Where a task is carried without waiting for its acceptance.
 pub fn enqueue(namespace: &Namespace) -> String {
-    format!("tasker.enqueue.{namespace}")
+    format!("{ENQUEUE}.{namespace}")
 }
+
+pub(crate) const ENQUEUE: &str = "tasker.enqueue";
 
 /// Requests that any orchestrator answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -165,16 +195,20 @@ pub fn outcome_at_wildcard(node: NodeId) -> String {
 
 /// Heartbeats of workers.
 pub fn beat(namespace: &Namespace) -> String {
-    format!("tasker.beat.{namespace}")
+    format!("{BEAT}.{namespace}")
 }
+
+pub(crate) const BEAT: &str = "tasker.beat";
 
 /// All heartbeats.
 pub const BEATS: &str = "tasker.beat.*";
 
 /// Hints to workers: cancelled tasks.
 pub fn hint(namespace: &Namespace) -> String {
-    format!("tasker.hint.{namespace}")
+    format!("{HINT}.{namespace}")
 }
+
+pub(crate) const HINT: &str = "tasker.hint";
 
 /// All hints.
 pub const HINTS: &str = "tasker.hint.*";
@@ -186,8 +220,12 @@ pub const QUEUES_LIST: &str = "tasker.queues.list";
 
 /// Where the end of a task is announced.
 pub fn task_event(namespace: &Namespace, task: TaskId) -> String {
-    format!("tasker.event.{namespace}.{task}")
+    format!("{EVENT}.{namespace}.{task}")
 }
+
+pub(crate) const EVENT: &str = "tasker.event";
+/// All announcements and domain events.
+pub(crate) const EVENTS: &str = "tasker.event.>";
 
 /// All announcements of ended tasks.
 pub const TASK_EVENTS: &str = "tasker.event.*.*";
@@ -195,7 +233,7 @@ pub const TASK_EVENTS: &str = "tasker.event.*.*";
 /// Where a domain event is published. It has one token more than the end of a task, at least, so that
 /// [`TASK_EVENTS`] does not cover it.
 pub fn domain_event(namespace: &Namespace, name: &EventName) -> String {
-    format!("tasker.event.{namespace}.domain.{name}")
+    format!("{EVENT}.{namespace}.domain.{name}")
 }
 
 /// `Nats-Msg-Id` and id of a domain event: the same attempt publishes the same event under the same id,
@@ -247,6 +285,28 @@ mod tests {
         assert_eq!(plan_namespace(&subject), Some(ns));
         for other in ["tasker.plan", "tasker.plan.*.gpu", "tasker.planned.csv.gpu"] {
             assert_eq!(plan_namespace(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn answers_go_to_inboxes_only() {
+        let namespace = "csv".parse().expect("a token");
+        let inbox = |client: &str| inbox(client);
+        assert_eq!(
+            (inbox("worker-1"), inbox("a.b *>")),
+            ("_INBOX.worker-1".into(), "_INBOX.a_b___".into())
+        );
+        for good in [inbox("worker"), planned(&namespace, 7)] {
+            assert!(takes_answers(&format!("{good}.x")), "{good}");
+        }
+        for bad in [
+            "_INBOX",
+            "_INBOXES.x",
+            "tasker.work.b.default",
+            "$JS.API.STREAM.DELETE.TASKER_WORK",
+            "",
+        ] {
+            assert!(!takes_answers(bad), "{bad}");
         }
     }
 

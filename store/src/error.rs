@@ -10,6 +10,16 @@ pub enum StoreError {
     /// transaction can be run again.
     #[error("database: the result of a COMMIT is unknown: {0}")]
     CommitUnknown(#[source] sqlx::Error),
+    /// The database is on another machine and its URL does not ask for TLS.
+    #[error(
+        "database.url: {host} is another machine, and without TLS all between could read passwords \
+         and tasks: add ?sslmode=verify-full (and sslrootcert=FILE for a certificate authority of your \
+         own), or set database.dangerously_allow_plaintext if nobody else is on that network"
+    )]
+    Plaintext {
+        /// Where it is.
+        host: String,
+    },
     /// The schema could not be brought up to date.
     #[error("migration: {0}")]
     Migrate(#[from] sqlx::migrate::MigrateError),

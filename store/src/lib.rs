@@ -5,6 +5,7 @@
 //! step. Locks are taken in one order everywhere: steps by id, outcomes, child steps by id, batches by
 //! id, tasks by id.
 
+mod address;
 mod apply;
 mod batch_views;
 mod cancel;

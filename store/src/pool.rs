@@ -4,14 +4,14 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::PgPoolOptions;
 use sqlx::{Connection, PgPool, Postgres, Transaction};
 use tasker_config::Database;
 
-use crate::StoreError;
 use crate::quick::Quick;
 use crate::shared::TaskCache;
 use crate::templates::TemplateCache;
+use crate::{StoreError, address};
 
 /// The database. Clones share their connections.
 ///
@@ -112,7 +112,7 @@ async fn pool(
     name: &str,
     more: &[(&str, String)],
 ) -> Result<PgPool, StoreError> {
-    let options: PgConnectOptions = settings.url.parse()?;
+    let options = address::options(settings)?;
     let limit = |ms: u64| format!("{ms}ms");
     let options = options.application_name(name).statement_cache_capacity(256).options([
         ("statement_timeout", limit(settings.statement_timeout_ms)),
@@ -161,12 +161,12 @@ pub(crate) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
 /// Brings the schema of a database up to date.
 ///
 /// # Errors
-/// If the database cannot be reached or holds a newer schema.
-pub async fn migrate(url: &str) -> Result<(), StoreError> {
+/// If the URL is invalid, the database cannot be reached or holds a newer schema.
+pub async fn migrate(settings: &Database) -> Result<(), StoreError> {
     let pool = PgPoolOptions::new()
         .max_connections(1)
         .acquire_timeout(Duration::from_secs(30))
-        .connect(url)
+        .connect_with(address::options(settings)?)
         .await?;
     MIGRATIONS.run(&pool).await?;
     pool.close().await;

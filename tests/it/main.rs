@@ -29,6 +29,7 @@ mod products;
 mod repair;
 mod requests;
 mod schemas;
+mod secured;
 mod settings;
 mod shares;
 mod submissions;

@@ -93,7 +93,9 @@ impl Cluster {
             ("--data-root", data_file("").display().to_string()),
             ("--data-root", data_root.display().to_string()),
         ];
-        pairs.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect()
+        let pairs = pairs.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]);
+        // What a deployment forbids its nodes must not be what a test needs.
+        pairs.chain(["--nats-users".to_owned()]).collect()
     }
 
     /// The cluster that is shared by all tests that break nothing: two orchestrators and three

@@ -5,6 +5,7 @@ mod house;
 mod keys;
 mod queries;
 mod reference;
+mod sbom;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,6 +16,7 @@ const USAGE: &str = "usage: cargo run -p xtask -- COMMAND
 
   check             the rules of the house that the compiler does not keep
   faults FILE       what the fault tests have shown, as a table
+  sbom FILE         what the shipped programs are made of, as CycloneDX
   prepare-queries   describe all SQL again into store/.sqlx (needs DATABASE_URL and psql;
                     `make queries` provides both)";
 
@@ -23,6 +25,10 @@ fn main() -> ExitCode {
         Some("check") => house::check(),
         Some("faults") => match std::env::args_os().nth(2) {
             Some(path) => faults::table(path.as_ref()),
+            None => Err(anyhow::anyhow!(USAGE)),
+        },
+        Some("sbom") => match std::env::args_os().nth(2) {
+            Some(path) => sbom::write(path.as_ref()),
             None => Err(anyhow::anyhow!(USAGE)),
         },
         Some("prepare-queries") => queries::prepare(),

@@ -13,6 +13,7 @@ use tasker_messages::{
 use tasker_workflow::{StepTemplate, Template, batching, check_result, storable};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
+use uuid::Uuid;
 
 use super::node::Node;
 use super::offers::Offered;
@@ -191,7 +192,9 @@ async fn ask(
         if request.time_limit_ms == 0 {
             return Err(out_of_time("the time of the plan was up before the analyzer could run"));
         }
-        let answer = node.bus.request(subject.clone(), &request, left + ON_THE_WAY);
+        let reply_to = subject::planned(&template.namespace, Uuid::now_v7().simple());
+        let time = left + ON_THE_WAY;
+        let answer = node.bus.request_with_reply_to(subject.clone(), reply_to, &request, time);
         let mut pause = PAUSE;
         why = match answer.await {
             Ok(ran) => return Ok(ran),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tasker_bus::{Delivery, PullEvent, PullOptions, Puller, ResetReason};
-use tasker_messages::{WorkItem, code, json, subject};
+use tasker_messages::{PROTOCOL_HEADER, WorkItem, code, json, subject};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -285,6 +285,14 @@ impl PullLoop {
     async fn read(&self, delivery: &Delivery) -> Option<WorkItem> {
         let subject = delivery.subject();
         let sequence = delivery.stream_sequence;
+        if delivery.header(PROTOCOL_HEADER).is_none() {
+            // Of no version of Tasker, so that nobody could take it: whoever may ask JetStream something
+            // may also have the answer sent here. Left to others, it would take up room for ever.
+            self.core.meters.malformed.increment(1);
+            tracing::error!(subject, sequence, "not a work item: it has no protocol version");
+            delivery.handle.ack().await;
+            return None;
+        }
         if let Err(refusal) = delivery.protocol_ok() {
             tracing::error!(subject, sequence, %refusal, code = code::PROTOCOL_VERSION, "left to others");
             delivery.handle.nak(OTHER_VERSION).await;

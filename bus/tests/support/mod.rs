@@ -13,6 +13,8 @@ pub(crate) struct TestServer {
     child: Option<Child>,
     pub(crate) port: u16,
     folder: PathBuf,
+    /// What its configuration says beside port and store.
+    more: String,
 }
 
 /// The binary: `$TASKER_NATS_SERVER`, else what `scripts/setup` installs.
@@ -31,13 +33,18 @@ fn binary() -> PathBuf {
 
 impl TestServer {
     pub(crate) fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// With more in its configuration.
+    pub(crate) fn start_with(more: &str) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let port = listener.local_addr().expect("an address").port();
         drop(listener);
         let folder =
             std::env::temp_dir().join(format!("tasker-nats-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a folder for the store");
-        let mut server = Self { child: None, port, folder };
+        let mut server = Self { child: None, port, folder, more: more.to_owned() };
         server.run();
         server
     }
@@ -47,9 +54,10 @@ impl TestServer {
         let config = self.folder.join("nats.conf");
         let text = format!(
             "host: 127.0.0.1\nport: {}\nmax_payload: 8MB\njetstream {{ store_dir: {:?} }}\n\
-             feature_flags {{ js_ack_fc_v2: false }}\n",
+             feature_flags {{ js_ack_fc_v2: false }}\n{}\n",
             self.port,
-            self.folder.join("store")
+            self.folder.join("store"),
+            self.more
         );
         std::fs::write(&config, text).expect("a configuration");
         let log = std::fs::File::create(self.folder.join("log")).expect("a log");

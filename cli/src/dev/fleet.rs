@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use super::board::Slot;
 use super::child::Program;
 use super::data_dir::DataDir;
+use super::nats::Users;
 use super::plan::Plan;
 
 /// Makes programs of the nodes of one cluster.
@@ -19,6 +20,7 @@ pub(super) struct Fleet<'a> {
     exe: PathBuf,
     database_url: String,
     nats_url: String,
+    users: Option<Users>,
 }
 
 impl<'a> Fleet<'a> {
@@ -27,10 +29,11 @@ impl<'a> Fleet<'a> {
         data: &'a DataDir,
         database_url: &str,
         nats_url: &str,
+        users: Option<Users>,
     ) -> anyhow::Result<Self> {
         let exe = std::env::current_exe().context("looking for this program")?;
         let (database_url, nats_url) = (database_url.to_owned(), nats_url.to_owned());
-        Ok(Self { plan, data, exe, database_url, nats_url })
+        Ok(Self { plan, data, exe, database_url, nats_url, users })
     }
 
     pub(super) fn orchestrator(&self, n: u16) -> Program {
@@ -39,6 +42,7 @@ impl<'a> Fleet<'a> {
         program.args.extend(["--http".into(), address.into(), "--reuse-port".into()]);
         // Through the environment and not as flags, which everybody can list.
         program.env.push(("DATABASE_URL", self.database_url.clone()));
+        program.env.extend(self.bus_user("orchestrator"));
         program
     }
 
@@ -56,7 +60,12 @@ impl<'a> Fleet<'a> {
         }
         // A worker holds no password of the database.
         program.without_env.push("DATABASE_URL");
+        program.env.extend(self.bus_user("worker"));
         program
+    }
+
+    fn bus_user(&self, name: &str) -> Vec<(&'static str, String)> {
+        self.users.iter().flat_map(|users| users.environment(name)).collect()
     }
 
     fn node(&self, slot: Slot, noun: &str) -> Program {
@@ -66,13 +75,17 @@ impl<'a> Fleet<'a> {
         if let Some(config) = &self.plan.config {
             args.extend(["--config".into(), config.clone().into()]);
         }
+        // Other spellings of what is given here.
+        let mut without_env = vec!["TASKER__DATABASE__URL", "TASKER__NATS__URL"];
+        if self.users.is_some() {
+            without_env.push("TASKER__NATS__PASSWORD_FILE");
+        }
         Program {
             slot,
             program: self.exe.clone(),
             args,
             env: vec![("NATS_URL", self.nats_url.clone())],
-            // Other spellings of what is given here.
-            without_env: vec!["TASKER__DATABASE__URL", "TASKER__NATS__URL"],
+            without_env,
             dir: None,
             account: None,
             log: self.data.log(&slot.to_string()),

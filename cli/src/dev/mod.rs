@@ -62,6 +62,10 @@ pub(crate) struct DevArgs {
     /// Use this bus instead of a private nats-server
     #[arg(long, value_name = "URL", env = "NATS_URL", hide_env_values = true)]
     nats_url: Option<String>,
+    /// Give the private nats-server the users of a deployment: nodes may do there what they need and
+    /// nothing else
+    #[arg(long, conflicts_with = "nats_url")]
+    nats_users: bool,
     /// For tests: a data folder that is removed at the end, which comes when standard input closes
     #[arg(long, hide = true)]
     ephemeral: bool,

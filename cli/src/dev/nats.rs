@@ -1,15 +1,19 @@
 //! A private nats-server.
 
 use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use tasker_config::Secret;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use super::board::Slot;
 use super::child::Program;
@@ -23,18 +27,66 @@ pub(super) struct Nats {
     config: PathBuf,
     port: u16,
     log: PathBuf,
+    users: Option<Users>,
+}
+
+/// The users of a deployment, with passwords of this run.
+#[derive(Debug, Clone)]
+pub(super) struct Users {
+    password: Secret,
+}
+
+impl Users {
+    fn new() -> Self {
+        Self {
+            password: Secret::new(format!(
+                "{}{}",
+                Uuid::now_v7().simple(),
+                Uuid::now_v7().simple()
+            )),
+        }
+    }
+
+    /// The environment of a node that is this user.
+    pub(super) fn environment(&self, user: &str) -> [(&'static str, String); 2] {
+        [
+            ("TASKER__NATS__USER", user.to_owned()),
+            ("TASKER__NATS__PASSWORD", self.password.expose().to_owned()),
+        ]
+    }
+
+    /// A part of the configuration: who names no user is somebody on this machine, who may do everything
+    /// as without users.
+    fn configuration(&self) -> String {
+        let users = tasker_bus::users(&[], &[]);
+        let password = self.password.expose();
+        let passwords: String = users
+            .iter()
+            .map(|user| format!("{}: \"{password}\"\n", user.password_variable))
+            .collect();
+        let nobody = format!("  users: [\n    {{ user: \"nobody\", password: \"{password}\" }}\n");
+        let text = tasker_bus::server_users(&users).replacen("  users: [\n", &nobody, 1);
+        format!("{passwords}no_auth_user: \"nobody\"\n{text}")
+    }
 }
 
 impl Nats {
-    pub(super) async fn prepare(data: &DataDir) -> anyhow::Result<Self> {
+    pub(super) async fn prepare(data: &DataDir, with_users: bool) -> anyhow::Result<Self> {
         let program = binaries::nats_server()?;
         let config = data.path().join("nats.conf");
         let pid_file = data.path().join("nats.pid");
         stop_leftover(&config, &pid_file).await;
         let port = ports::free()?;
-        let text = configuration(port, &data.path().join("nats"), &pid_file);
-        fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
-        Ok(Self { program, config, port, log: data.log("nats-server") })
+        let mut text = configuration(port, &data.path().join("nats"), &pid_file);
+        let users = with_users.then(Users::new);
+        text.extend(users.as_ref().map(Users::configuration));
+        write_private(&config, &text)
+            .with_context(|| format!("cannot write {}", config.display()))?;
+        Ok(Self { program, config, port, log: data.log("nats-server"), users })
+    }
+
+    pub(super) fn users(&self) -> Option<&Users> {
+        self.users.as_ref()
     }
 
     pub(super) fn url(&self) -> String {
@@ -83,6 +135,14 @@ fn configuration(port: u16, store: &Path, pid_file: &Path) -> String {
     )
 }
 
+/// Writes a file that may hold passwords: for its owner only.
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    let mut file =
+        fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    file.write_all(text.as_bytes())
+}
+
 /// A path as a text of the configuration language, which escapes as JSON does.
 fn quoted(path: &Path) -> String {
     Value::from(path.to_string_lossy()).to_string()
@@ -102,6 +162,17 @@ async fn stop_leftover(config: &Path, pid_file: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn users_have_passwords_of_one_run() {
+        let users = Users::new();
+        let text = users.configuration();
+        let [_, (_, password)] = users.environment("worker");
+        assert!(text.contains(&format!("TASKER_NATS_WORKER_PASSWORD: \"{password}\"")), "{text}");
+        assert!(text.contains("{ user: \"nobody\""), "{text}");
+        assert!(!format!("{users:?}").contains(&password));
+        assert_ne!(Users::new().environment("worker")[1].1, password);
+    }
 
     #[test]
     fn paths_are_quoted() {

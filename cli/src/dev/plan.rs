@@ -2,6 +2,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tasker_config::Database;
+
 use super::{DevArgs, child, ports};
 use crate::exit::Exit;
 use crate::run_node;
@@ -22,7 +24,9 @@ pub(super) struct Plan {
     pub(super) data_roots: Vec<PathBuf>,
     pub(super) config: Option<PathBuf>,
     pub(super) database_url: Option<String>,
+    database: Database,
     pub(super) nats_url: Option<String>,
+    pub(super) nats_users: bool,
     pub(super) drain_ms: u64,
     pub(super) ephemeral: bool,
     pub(super) longest_backoff: Duration,
@@ -50,11 +54,18 @@ impl Plan {
             data_roots,
             config: args.config.map(|path| std::path::absolute(&path).unwrap_or(path)),
             database_url: given(args.database_url),
+            database: settings.database,
             nats_url: given(args.nats_url),
+            nats_users: args.nats_users,
             drain_ms: settings.worker.drain_ms.min(MAX_DRAIN_MS),
             ephemeral: args.ephemeral,
             longest_backoff: args.restart_ms.map_or(child::LONGEST_BACKOFF, Duration::from_millis),
         })
+    }
+
+    /// The settings of the database at this address.
+    pub(super) fn database(&self, url: &str) -> Database {
+        Database { url: url.to_owned(), ..self.database.clone() }
     }
 }
 

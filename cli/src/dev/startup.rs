@@ -9,7 +9,7 @@ use super::board::{Board, Slot, Urls};
 use super::child::LOG_MARK;
 use super::data_dir::DataDir;
 use super::fleet::Fleet;
-use super::nats::Nats;
+use super::nats::{Nats, Users};
 use super::plan::Plan;
 use super::postgres::Postgres;
 use super::state_file::DevState;
@@ -35,12 +35,12 @@ pub(super) async fn start(
         Some(url) => url.clone(),
         None => start_postgres(plan, data, supervisor).await?,
     };
-    let nats = match &plan.nats_url {
-        Some(url) => url.clone(),
-        None => start_nats(data, supervisor).await?,
+    let (nats, users) = match &plan.nats_url {
+        Some(url) => (url.clone(), None),
+        None => start_nats(plan, data, supervisor).await?,
     };
-    nodes::migrate(&database).await?;
-    let fleet = Fleet::new(plan, data, &database, &nats)?;
+    nodes::migrate(&plan.database(&database)).await?;
+    let fleet = Fleet::new(plan, data, &database, &nats, users)?;
     for n in 1..=plan.orchestrators {
         supervisor.start(fleet.orchestrator(n));
     }
@@ -66,11 +66,15 @@ async fn start_postgres(
     Ok(postgres.url())
 }
 
-async fn start_nats(data: &DataDir, supervisor: &mut Supervisor) -> anyhow::Result<String> {
-    let nats = Nats::prepare(data).await?;
+async fn start_nats(
+    plan: &Plan,
+    data: &DataDir,
+    supervisor: &mut Supervisor,
+) -> anyhow::Result<(String, Option<Users>)> {
+    let nats = Nats::prepare(data, plan.nats_users).await?;
     supervisor.start(nats.program());
     wait_until(async || nats.is_ready().await, Slot::Nats, data, supervisor.board()).await?;
-    Ok(nats.url())
+    Ok((nats.url(), nats.users().cloned()))
 }
 
 async fn wait_for_orchestrator(http: &str, data: &DataDir, board: &Board) -> anyhow::Result<()> {

@@ -55,7 +55,7 @@ impl Run<'_> {
                     continue;
                 }
                 moved |= match action {
-                    0 => self.report(3).await,
+                    0 => Box::pin(self.report(3)).await,
                     1 => self.expand().await,
                     2 => self.converge().await,
                     _ => self.sweep().await,
@@ -63,7 +63,7 @@ impl Run<'_> {
             }
             if !moved {
                 // Nobody was lucky: everything that is possible, in turn.
-                let reported = self.report(1).await;
+                let reported = Box::pin(self.report(1)).await;
                 let (expanded, converged) = (self.expand().await, self.converge().await);
                 if !(reported | expanded | converged | self.sweep().await) {
                     return;
@@ -104,7 +104,7 @@ impl Run<'_> {
         }
         if self.random.one_in(2) {
             self.in_parallel = true;
-            self.report_in_parallel(&set).await;
+            Box::pin(self.report_in_parallel(&set)).await;
         } else {
             self.world.store.apply_outcomes(&ns(), &set, LEASE_MS).await.expect("applied");
         }
@@ -315,7 +315,7 @@ async fn play(pool: &PgPool, seed: u64) -> u32 {
     let task = world.submit().await.id;
     let (world, random, template) = (&world, &mut random, &template);
     let mut run = Run { world, random, template, script, task, in_parallel: false, taken_back: 0 };
-    run.play_out().await;
+    Box::pin(run.play_out()).await;
     run.check("ran").await;
     run.check_order().await;
     // Each repair brings something more to its end; with cascades, everything.
@@ -325,7 +325,7 @@ async fn play(pool: &PgPool, seed: u64) -> u32 {
             if !run.repair(cascade).await {
                 break;
             }
-            run.play_out().await;
+            Box::pin(run.play_out()).await;
             run.check(if cascade { "taken back" } else { "repaired" }).await;
             run.check_order().await;
         }
@@ -347,7 +347,7 @@ async fn random_tasks_end_as_the_model_says(pool: PgPool) {
     let mut taken_back = 0;
     for seed in first..first + tasks {
         let pool = pool.clone();
-        let played = tokio::spawn(async move { play(&pool, seed).await }).await;
+        let played = tokio::spawn(async move { Box::pin(play(&pool, seed)).await }).await;
         match played {
             Ok(steps) => taken_back += steps,
             Err(_) => panic!("TASKER_RANDOM_SEED={seed} fails; its panic is above"),

@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 use tasker_bus::{Outgoing, PullEvent, PullOptions};
 use tasker_messages::{ClaimVerdict, DropReason, Hint, StepId, WorkItem, subject};
 use tasker_sdk::{HandlerRegistry, StepContext, StepError, StepResult};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
 use crate::fake::{Fake, count_by_step, ending};
@@ -264,4 +266,30 @@ async fn after_a_restart_of_the_server_older_messages_are_claimed() {
         assert!(!expect || claimed.contains(&item.step_id), "{} was not claimed", item.step_id);
     }
     assert!(new.iter().all(|item| !claimed.contains(&item.step_id)));
+}
+
+/// Whoever may ask JetStream something names the subject of the answer, also one of work.
+#[tokio::test]
+async fn answers_of_jetstream_do_not_block_a_queue() {
+    let fake = Fake::start().await;
+    fake.open_queue().await;
+    let durable = subject::work_durable(&fake.namespace, &fake.queue);
+    let work = subject::work(&fake.namespace, &fake.queue);
+    let forged = format!("PUB $JS.API.CONSUMER.INFO.TASKER_WORK.{durable} {work} 2\r\n{{}}\r\n");
+    let mut stream = TcpStream::connect(("127.0.0.1", fake.server.port)).await.expect("a server");
+    stream
+        .write_all(format!("CONNECT {{\"verbose\":false}}\r\n{forged}").as_bytes())
+        .await
+        .expect("open");
+    within("the answer on the stream", async {
+        while fake.left().await.0 == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    let gate = Gate::new();
+    let worker = fake.worker(gate.registry()).await;
+    fake.until_acknowledged().await;
+    assert_eq!(gate.calls.load(Ordering::SeqCst), 0);
+    worker.stop().await;
 }

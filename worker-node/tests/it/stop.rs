@@ -118,5 +118,7 @@ async fn unusable_settings_are_named() {
     check(|s| s.worker.namespaces = vec!["A".into()], "worker.namespaces").await;
     check(|s| s.worker.queues = vec![], "worker.queues").await;
     check(|s| s.worker.queues = vec!["a.b".into()], "worker.queues").await;
-    check(|s| s.nats.url = "nats://:::".into(), "cannot connect").await;
+    check(|s| s.nats.url = "nats://:::".into(), "nats.url").await;
+    check(|s| s.nats.url = "nats://192.0.2.1".into(), "nats.require_tls").await;
+    check(|s| s.nats.user = "worker".into(), "nats.password").await;
 }

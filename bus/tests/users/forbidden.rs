@@ -1,0 +1,193 @@
+/// What a user does, and to which subjects.
+type Act = (&'static str, &'static [&'static str]);
+
+/// What each user tries. `csv` is its namespace, `pay` that of somebody else.
+pub(super) const ACTS: [(&str, &[Act]); 4] = [
+    ("worker-csv", &[("publish", WORKER_PUBLISHES), ("subscribe", WORKER_SUBSCRIBES)]),
+    ("submitter-csv", &[("publish", SUBMITTER_PUBLISHES), ("subscribe", SUBMITTER_SUBSCRIBES)]),
+    ("monitor", &[("publish", MONITOR_PUBLISHES), ("subscribe", MONITOR_SUBSCRIBES)]),
+    (
+        "orchestrator",
+        &[("publish", ORCHESTRATOR_PUBLISHES), ("subscribe", ORCHESTRATOR_SUBSCRIBES)],
+    ),
+];
+
+const WORKER_PUBLISHES: &[&str] = &[
+    // Streams and consumers.
+    "$JS.API.STREAM.CREATE.TASKER_WORK",
+    "$JS.API.STREAM.UPDATE.TASKER_WORK",
+    "$JS.API.STREAM.DELETE.TASKER_WORK",
+    "$JS.API.STREAM.PURGE.TASKER_WORK",
+    "$JS.API.STREAM.CREATE.MINE",
+    "$JS.API.STREAM.INFO.TASKER_SUBMIT",
+    "$JS.API.STREAM.NAMES",
+    "$JS.API.STREAM.MSG.GET.TASKER_WORK",
+    "$JS.API.STREAM.MSG.DELETE.TASKER_WORK",
+    "$JS.API.STREAM.SNAPSHOT.TASKER_WORK",
+    "$JS.API.STREAM.RESTORE.TASKER_WORK",
+    "$JS.API.DIRECT.GET.TASKER_WORK",
+    "$JS.API.CONSUMER.CREATE.TASKER_WORK",
+    "$JS.API.CONSUMER.CREATE.TASKER_WORK.mine",
+    "$JS.API.CONSUMER.CREATE.TASKER_WORK.work_csv_Q_default.tasker.work.csv.default",
+    "$JS.API.CONSUMER.DURABLE.CREATE.TASKER_WORK.mine",
+    "$JS.API.CONSUMER.DELETE.TASKER_WORK.work_csv_Q_default",
+    "$JS.API.CONSUMER.PAUSE.TASKER_WORK.work_csv_Q_default",
+    "$JS.API.CONSUMER.NAMES.TASKER_WORK",
+    "$JS.API.INFO",
+    // Work of others.
+    "$JS.API.CONSUMER.MSG.NEXT.TASKER_WORK.work_pay_Q_default",
+    "$JS.API.CONSUMER.MSG.NEXT.TASKER_WORK.work_csv_Q_other",
+    "$JS.API.CONSUMER.MSG.NEXT.TASKER_CONTROL.expand_batches",
+    "$JS.API.CONSUMER.MSG.NEXT.TASKER_SUBMIT.accept_tasks",
+    "$JS.API.CONSUMER.INFO.TASKER_WORK.work_pay_Q_default",
+    "$JS.ACK.TASKER_WORK.work_pay_Q_default.1.1.1.1.0",
+    "$JS.ACK._.HASH.TASKER_WORK.work_pay_Q_default.1.1.1.1.0",
+    "$JS.ACK.TASKER_CONTROL.expand_batches.1.1.1.1.0",
+    // What workers of others say.
+    "tasker.outcome.pay",
+    "tasker.outcome.pay.at.x",
+    "tasker.step.claim.pay",
+    "tasker.step.shared.pay",
+    "tasker.step.result.pay",
+    "tasker.step.members.pay",
+    "tasker.step.cursors.pay",
+    "tasker.step.release.pay",
+    "tasker.step.checkpoint.pay",
+    "tasker.step.resume.pay",
+    "tasker.beat.pay",
+    "tasker.planned.pay.1",
+    // What orchestrators and submitters say.
+    "tasker.work.csv.default",
+    "tasker.work.pay.default",
+    "tasker.control.batch.csv",
+    "tasker.submit.csv",
+    "tasker.enqueue.csv",
+    "tasker.task.get.csv",
+    "tasker.task.wait.csv",
+    "tasker.hint.csv",
+    "tasker.event.csv.1",
+    "tasker.event.csv.domain.done",
+    "tasker.queues.changed",
+    "tasker.queues.list",
+    "tasker.plan.csv.default",
+    // Answers in the place of others.
+    "_INBOX.orchestrator.1",
+    "_INBOX.worker-pay.1",
+    "$SYS.REQ.SERVER.PING",
+];
+
+const WORKER_SUBSCRIBES: &[&str] = &[
+    ">",
+    "*.>",
+    "_INBOX.>",
+    "_INBOX.*.>",
+    "_INBOX.worker-pay.>",
+    "_INBOX.orchestrator.>",
+    "tasker.>",
+    "tasker.work.csv.default",
+    "tasker.work.pay.default",
+    "tasker.outcome.csv orchestrators",
+    "tasker.step.claim.csv orchestrators",
+    "tasker.submit.csv orchestrators",
+    "tasker.hint.pay",
+    "tasker.hint.*",
+    "tasker.beat.csv",
+    "tasker.plan.pay.default",
+    "tasker.plan.csv.other",
+    "tasker.planned.csv.*",
+    "tasker.event.csv.>",
+    "$JS.API.>",
+    "$JS.ACK.>",
+    "$JS.EVENT.ADVISORY.>",
+    "$SYS.>",
+];
+
+const SUBMITTER_PUBLISHES: &[&str] = &[
+    "tasker.submit.pay",
+    "tasker.enqueue.pay",
+    "tasker.task.get.pay",
+    "tasker.task.wait.pay",
+    "tasker.work.csv.default",
+    "tasker.outcome.csv",
+    "tasker.step.claim.csv",
+    "tasker.step.result.csv",
+    "tasker.control.batch.csv",
+    "tasker.event.csv.1",
+    "tasker.hint.csv",
+    "_INBOX.worker-csv.1",
+    "_INBOX.submitter-pay.1",
+    "$JS.API.CONSUMER.MSG.NEXT.TASKER_WORK.work_csv_Q_default",
+    "$JS.API.CONSUMER.MSG.NEXT.TASKER_SUBMIT.accept_tasks",
+    "$JS.API.CONSUMER.CREATE.TASKER_SUBMIT.mine",
+    "$JS.API.CONSUMER.DELETE.TASKER_SUBMIT.accept_tasks",
+    "$JS.API.STREAM.PURGE.TASKER_SUBMIT",
+    "$JS.API.STREAM.DELETE.TASKER_SUBMIT",
+    "$JS.API.STREAM.MSG.GET.TASKER_SUBMIT",
+    "$JS.API.STREAM.INFO.TASKER_SUBMIT",
+    "$JS.ACK.TASKER_WORK.work_csv_Q_default.1.1.1.1.0",
+];
+
+const SUBMITTER_SUBSCRIBES: &[&str] = &[
+    ">",
+    "_INBOX.>",
+    "_INBOX.submitter-pay.>",
+    "_INBOX.worker-csv.>",
+    "_INBOX.orchestrator.>",
+    "tasker.submit.csv orchestrators",
+    "tasker.enqueue.csv",
+    "tasker.work.csv.default",
+    "tasker.event.pay.>",
+    "tasker.event.>",
+    "tasker.beat.csv",
+    "tasker.outcome.csv",
+];
+
+const MONITOR_PUBLISHES: &[&str] = &[
+    "tasker.submit.csv",
+    "tasker.task.get.csv",
+    "tasker.outcome.csv",
+    "tasker.beat.csv",
+    "tasker.work.csv.default",
+    "tasker.hint.csv",
+    "_INBOX.orchestrator.1",
+    "$JS.API.CONSUMER.MSG.NEXT.TASKER_WORK.work_csv_Q_default",
+    "$JS.API.CONSUMER.CREATE.TASKER_WORK.mine",
+    "$JS.API.CONSUMER.DELETE.TASKER_WORK.work_csv_Q_default",
+    "$JS.API.STREAM.PURGE.TASKER_WORK",
+    "$JS.API.STREAM.DELETE.TASKER_WORK",
+    "$JS.API.STREAM.MSG.GET.TASKER_WORK",
+];
+
+const MONITOR_SUBSCRIBES: &[&str] = &[
+    ">",
+    "_INBOX.>",
+    "_INBOX.orchestrator.>",
+    "tasker.event.>",
+    "tasker.event.csv.domain.>",
+    "tasker.work.>",
+    "tasker.outcome.*",
+    "tasker.submit.*",
+];
+
+/// It serves everybody; still it ends no stream, and reads nothing that is not for it.
+const ORCHESTRATOR_PUBLISHES: &[&str] = &[
+    "$JS.API.STREAM.DELETE.TASKER_WORK",
+    "$JS.API.STREAM.PURGE.TASKER_WORK",
+    "$JS.API.STREAM.PURGE.TASKER_SUBMIT",
+    "$JS.API.STREAM.CREATE.OTHER",
+    "$JS.API.STREAM.MSG.DELETE.TASKER_SUBMIT",
+    "$JS.API.CONSUMER.DELETE.TASKER_SUBMIT.accept_tasks",
+    "$JS.API.CONSUMER.MSG.NEXT.TASKER_WORK.work_csv_Q_default",
+    "tasker.outcome.csv",
+    "tasker.beat.csv",
+    "tasker.submit.csv",
+];
+
+const ORCHESTRATOR_SUBSCRIBES: &[&str] = &[
+    ">",
+    "_INBOX.>",
+    "_INBOX.worker-csv.>",
+    "tasker.work.>",
+    "tasker.event.*.domain.>",
+    "$JS.API.>",
+];
