@@ -6,6 +6,7 @@ use tasker_config::Nats;
 use tokio::sync::watch;
 
 use crate::BusError;
+use crate::address::{Address, Credentials};
 
 /// What is known about the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -24,8 +25,15 @@ pub(crate) async fn connect(
     name: &str,
 ) -> Result<(Client, watch::Receiver<Connection>), BusError> {
     let (state, connection) = watch::channel(Connection::default());
-    let servers: Vec<&str> = settings.url.split(',').map(str::trim).collect();
-    let client = ConnectOptions::new()
+    let Address { servers, credentials } = Address::read(&settings.url);
+    let options = match credentials {
+        Some(Credentials::Password { user, password }) => {
+            ConnectOptions::with_user_and_password(user, password)
+        }
+        Some(Credentials::Token(token)) => ConnectOptions::with_token(token),
+        None => ConnectOptions::new(),
+    };
+    let client = options
         .name(name)
         .custom_inbox_prefix(inbox_prefix(name))
         .retry_on_initial_connect()

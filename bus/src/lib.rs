@@ -3,6 +3,7 @@
 //! Core requests and droppable messages, the JetStream streams and durables, pipelined publishes
 //! that are all acknowledged, and a pull loop with exact credit ([`Puller`]).
 
+mod address;
 mod bus;
 mod confirmed;
 mod connection;
