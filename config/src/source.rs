@@ -178,9 +178,14 @@ fn invalid(origin: &Origin, key: &str, message: String) -> ConfigError {
     ConfigError::Value { origin: origin.to_string(), key: key.to_owned(), message }
 }
 
+/// An error names the line and does not show it: there may be a password in it.
 fn read(text: &str, origin: &Origin) -> Result<Table, ConfigError> {
-    toml::from_str(text)
-        .map_err(|e| ConfigError::Syntax { origin: origin.to_string(), message: e.to_string() })
+    toml::from_str(text).map_err(|error: toml::de::Error| {
+        let before = error.span().and_then(|span| text.get(..span.start));
+        let line = before.map(|before| format!("line {}: ", before.matches('\n').count() + 1));
+        let message = format!("{}{}", line.unwrap_or_default(), error.message());
+        ConfigError::Syntax { origin: origin.to_string(), message }
+    })
 }
 
 /// `section.key` of every value. A value outside a section keeps its bare name and is refused as
@@ -227,6 +232,13 @@ mod tests {
         let loaded = env("TASKER__WORKER__EXIT_WHEN_DRAINED", "true").expect("true or false");
         assert!(loaded.settings.worker.exit_when_drained);
         assert_eq!(env("NATS_URL", "nats://x:1").expect("known").settings.nats.url, "nats://x:1");
+    }
+
+    #[test]
+    fn a_broken_line_is_named_and_not_shown() {
+        let text = "[node]\nenvironment = \"x\"\n[database]\nurl = \"postgres://u:canary@h\n";
+        let error = read(text, &Origin::Default).expect_err("not closed").to_string();
+        assert!(error.contains("line 4") && !error.contains("canary"), "{error}");
     }
 
     #[test]
