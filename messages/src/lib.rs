@@ -32,6 +32,7 @@ mod step_kind;
 pub mod subject;
 mod suggest;
 mod task_request;
+mod token;
 mod verification;
 mod view;
 mod why;
@@ -55,7 +56,7 @@ pub use dead_letter::{
 pub use domain_event::{DomainEvent, LeftOut};
 pub use heartbeat::{Heartbeat, Hint, QueueLoad, RunningStep};
 pub use identity::Identity;
-pub use ids::{BatchId, NodeId, StepId, TaskId, TemplateId, WorkerId};
+pub use ids::{BatchId, NodeId, StepId, TaskId, TemplateId, TokenId, WorkerId};
 pub use name::{EventName, InvalidName, Namespace, Queue, StepName};
 pub use namespace::{NamespaceList, NamespaceView, QueueLimits, SetNamespace, SetQueue};
 pub use outcome_report::{
@@ -78,6 +79,7 @@ pub use state::{BatchState, StepState, TaskState, UnknownState};
 pub use step_kind::StepKind;
 pub use suggest::nearest;
 pub use task_request::{Accepted, GetTask, TaskRequest, WaitTask};
+pub use token::{Role, Scope, TokenState, TokenView, check_token_name};
 pub use verification::{Invariant, Offender, Verification};
 pub use view::{
     BatchView, CheckpointView, DrainWorker, EventView, FailedAttempt, ResultMetadata, StepHistory,
