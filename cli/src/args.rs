@@ -13,6 +13,7 @@ use crate::run_node::{ServerCommand, WorkerCommand};
 use crate::step::StepCommand;
 use crate::task::TaskCommand;
 use crate::template::TemplateCommand;
+use crate::token::TokenCommand;
 use crate::verify::VerifyArgs;
 
 /// Batch workflows over NATS JetStream and Postgres.
@@ -62,6 +63,9 @@ pub(crate) enum Command {
     /// Namespaces: their limits, and how many tasks are open
     #[command(subcommand)]
     Namespace(NamespaceCommand),
+    /// Tokens of the HTTP API: make, list and revoke them, on the database itself
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Hold the invariants of a cluster against its rows (exit code 6 if one does not hold)
     Verify(VerifyArgs),
     /// Measure a running cluster

@@ -10,6 +10,7 @@ mod client;
 mod cluster;
 mod completion;
 mod config_show;
+mod database;
 mod dev;
 mod dlq;
 mod exit;
@@ -26,6 +27,7 @@ mod table;
 mod task;
 mod template;
 mod template_ref;
+mod token;
 mod verify;
 mod worker_drain;
 mod worker_list;
@@ -74,6 +76,7 @@ async fn dispatch(Cli { cluster, command }: Cli) -> anyhow::Result<()> {
         Command::Batch(command) => batch::run(command, &cluster).await,
         Command::Dlq(command) => dlq::run(command, &cluster).await,
         Command::Namespace(command) => namespace::run(command, &cluster).await,
+        Command::Token(command) => token::run(command, &cluster).await,
         Command::Verify(args) => verify::run(args, &cluster).await,
         Command::Bench(command) => bench::run(command, &cluster.data_dir).await,
         Command::Completion(args) => completion::run(args),

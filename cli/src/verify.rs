@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use clap::Args;
-use tasker_config::{Loaded, Origin};
 use tasker_messages::{Invariant, TaskId, Verification};
 use tasker_store::{Store, VerifyRequest};
 
 use crate::cluster::ClusterArgs;
-use crate::dev::DevState;
+use crate::database;
 use crate::exit::{Code, Exit};
 use crate::output::{self, Format, OutputArgs};
 use crate::settings::SettingsArgs;
@@ -39,10 +38,7 @@ pub(crate) struct VerifyArgs {
 
 pub(crate) async fn run(args: VerifyArgs, cluster: &ClusterArgs) -> anyhow::Result<()> {
     let accepted = args.accepted.as_deref().map(read_ids).transpose()?.unwrap_or_default();
-    let flags = [("database.url", args.database_url, "--database-url")];
-    let mut loaded = args.settings.load(flags)?;
-    use_dev_unless_named(&mut loaded, &cluster.data_dir)?;
-    let settings = loaded.settings;
+    let settings = database::settings(&args.settings, args.database_url, cluster)?;
     let mut store = Store::connect(&settings.database).await?;
     if !settings.node.environment.is_empty() {
         // Budgets may differ there.
@@ -62,22 +58,6 @@ pub(crate) async fn run(args: VerifyArgs, cluster: &ClusterArgs) -> anyhow::Resu
     let broken: Vec<&str> =
         found.invariants.iter().filter(|i| !i.ok).map(|i| i.id.as_str()).collect();
     Err(Exit::new(Code::NotVerified, format!("{} broken", broken.join(", "))).into())
-}
-
-/// Without a database that somebody named, the one of `tasker dev` is meant.
-fn use_dev_unless_named(loaded: &mut Loaded, data_dir: &Path) -> Result<(), Exit> {
-    let is_named = loaded
-        .values
-        .get("database.url")
-        .is_some_and(|(_, origin)| !matches!(origin, Origin::Default | Origin::Development));
-    if is_named {
-        return Ok(());
-    }
-    let state = DevState::read(data_dir).map_err(|error| {
-        Exit::usage(format!("{error}: name a database with --database-url or DATABASE_URL"))
-    })?;
-    loaded.settings.database.url = state.database_url;
-    Ok(())
 }
 
 fn read_ids(path: &Path) -> Result<Vec<TaskId>, Exit> {
