@@ -28,6 +28,7 @@ mod products;
 mod repair;
 mod requests;
 mod schemas;
+mod security;
 mod settings;
 mod shares;
 mod submissions;
