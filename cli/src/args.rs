@@ -15,6 +15,7 @@ use crate::run_node::{ServerCommand, WorkerCommand};
 use crate::step::StepCommand;
 use crate::task::TaskCommand;
 use crate::template::TemplateCommand;
+use crate::token::TokenCommand;
 use crate::verify::VerifyArgs;
 
 /// Batch workflows over NATS JetStream and Postgres.
@@ -67,6 +68,9 @@ pub(crate) enum Command {
     /// Namespaces: their limits, and how many tasks are open
     #[command(subcommand)]
     Namespace(NamespaceCommand),
+    /// Tokens of the HTTP API: make, list and revoke them, on the database itself
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Hold the invariants of a cluster against its rows (exit code 6 if one does not hold)
     Verify(VerifyArgs),
     /// Hold rows, bus and workers of a cluster against each other (exit code 6 if something is wrong)

@@ -1,6 +1,9 @@
 //! Which cluster a command talks to.
 
+use std::convert::Infallible;
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use clap::Args;
 
@@ -17,6 +20,31 @@ pub(crate) struct ClusterArgs {
     /// The HTTP API of a cluster; without it the `tasker dev` of the data folder is used
     #[arg(long, global = true, value_name = "URL", env = "TASKER_URL")]
     url: Option<String>,
+    /// The token for the HTTP API. Others on this machine see what is given on a command line: a
+    /// variable or a file is better
+    #[arg(long, global = true, value_name = "TOKEN", env = "TASKER_TOKEN", hide_env_values = true)]
+    token: Option<Token>,
+    /// A file with the token
+    #[arg(long, global = true, value_name = "FILE", env = "TASKER_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+}
+
+/// A token, which `Debug` does not show.
+#[derive(Clone)]
+struct Token(String);
+
+impl FromStr for Token {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(text.trim().to_owned()))
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(***)")
+    }
 }
 
 impl ClusterArgs {
@@ -26,7 +54,23 @@ impl ClusterArgs {
             Some(url) if !url.is_empty() => url.to_owned(),
             _ => url_of_dev(&self.data_dir)?,
         };
-        Client::new(&url)
+        Client::new(&url, self.token()?.as_deref())
+    }
+
+    /// The token that was given, or that of the file.
+    fn token(&self) -> Result<Option<String>, Exit> {
+        let given = self.token.as_ref().map(|token| token.0.clone()).filter(|t| !t.is_empty());
+        let file = self.token_file.as_ref().filter(|path| !path.as_os_str().is_empty());
+        match (given, file) {
+            (Some(token), _) => Ok(Some(token)),
+            (None, Some(path)) => {
+                let text = std::fs::read_to_string(path).map_err(|error| {
+                    Exit::usage(format!("cannot read the token file {}: {error}", path.display()))
+                })?;
+                Ok(Some(text.trim().to_owned()))
+            }
+            (None, None) => Ok(None),
+        }
     }
 }
 
@@ -53,10 +97,32 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_token_wins_over_a_file() {
+        let path = std::env::temp_dir().join(format!("tasker-token-{}", std::process::id()));
+        std::fs::write(&path, " of the file\n").expect("written");
+        let args = |token: &str, token_file: &Path| ClusterArgs {
+            data_dir: PathBuf::new(),
+            url: None,
+            token: token.parse().ok(),
+            token_file: Some(token_file.to_owned()),
+        };
+        let token = |token, path: &Path| args(token, path).token();
+        assert_eq!(token("given\n", &path), Ok(Some("given".to_owned())));
+        assert_eq!(token("", &path), Ok(Some("of the file".to_owned())));
+        std::fs::remove_file(&path).expect("removed");
+        assert_eq!(token("", Path::new("")), Ok(None));
+        token("", &path).expect_err("gone");
+        let shown = format!("{:?}", args("secret-token", &path));
+        assert!(!shown.contains("secret-token"), "{shown}");
+    }
+
+    #[test]
     fn a_url_wins_over_the_data_folder() {
         let args = |url: Option<&str>| ClusterArgs {
             data_dir: PathBuf::from("/does/not/exist"),
             url: url.map(str::to_owned),
+            token: None,
+            token_file: None,
         };
         assert!(args(Some("http://127.0.0.1:1")).client().is_ok());
         for none in [None, Some("")] {

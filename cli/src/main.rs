@@ -22,12 +22,14 @@ mod output;
 mod parent;
 mod repair;
 mod run_node;
+mod servers;
 mod settings;
 mod step;
 mod table;
 mod task;
 mod template;
 mod template_ref;
+mod token;
 mod verify;
 mod worker_drain;
 mod worker_list;
@@ -85,6 +87,7 @@ async fn dispatch(Cli { cluster, command }: Cli) -> anyhow::Result<()> {
         Command::Dlq(command) => dlq::run(command, &cluster).await,
         Command::Namespace(command) => namespace::run(command, &cluster).await,
         Command::Doctor(args) => doctor::run(args, &cluster).await,
+        Command::Token(command) => token::run(command, &cluster).await,
         Command::Verify(args) => verify::run(args, &cluster).await,
         Command::Bench(command) => bench::run(command, &cluster.data_dir).await,
         Command::Completion(args) => completion::run(args),

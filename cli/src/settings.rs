@@ -1,11 +1,10 @@
 //! Settings of nodes: defaults, a file, the environment, flags.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
-use tasker_config::{ConfigError, Loaded, Loader, Origin};
+use tasker_config::{ConfigError, Loaded, Loader};
 
-use crate::dev::DevState;
 use crate::exit::Exit;
 
 /// Flags that lead to settings.
@@ -50,33 +49,6 @@ impl SettingsArgs {
         }
         loader.load()
     }
-}
-
-/// Without a database that somebody named, the one of `tasker dev` is meant.
-pub(crate) fn use_database_of_dev(loaded: &mut Loaded, data_dir: &Path) -> Result<(), Exit> {
-    if !is_named(loaded, "database.url") {
-        let state = DevState::read(data_dir).map_err(|error| {
-            Exit::usage(format!("{error}: name a database with --database-url or DATABASE_URL"))
-        })?;
-        loaded.settings.database.url = state.database_url;
-    }
-    Ok(())
-}
-
-/// Without a bus that somebody named, the one of `tasker dev` is meant.
-pub(crate) fn use_bus_of_dev(loaded: &mut Loaded, data_dir: &Path) -> Result<(), Exit> {
-    if !is_named(loaded, "nats.url") {
-        let state = DevState::read(data_dir).map_err(|error| {
-            Exit::usage(format!("{error}: name a bus with --nats-url or NATS_URL"))
-        })?;
-        loaded.settings.nats.url = state.nats_url;
-    }
-    Ok(())
-}
-
-fn is_named(loaded: &Loaded, key: &str) -> bool {
-    let value = loaded.values.get(key);
-    value.is_some_and(|(_, origin)| !matches!(origin, Origin::Default | Origin::Development))
 }
 
 fn assignment(text: &str) -> Result<(String, String), String> {

@@ -11,7 +11,8 @@ use tasker_store::{Store, VerifyRequest};
 use crate::cluster::ClusterArgs;
 use crate::exit::{Code, Exit};
 use crate::output::{self, Format, OutputArgs};
-use crate::settings::{SettingsArgs, use_database_of_dev};
+use crate::servers;
+use crate::settings::SettingsArgs;
 use crate::table::printable;
 
 #[derive(Debug, Args)]
@@ -37,10 +38,7 @@ pub(crate) struct VerifyArgs {
 
 pub(crate) async fn run(args: VerifyArgs, cluster: &ClusterArgs) -> anyhow::Result<()> {
     let accepted = args.accepted.as_deref().map(read_ids).transpose()?.unwrap_or_default();
-    let flags = [("database.url", args.database_url, "--database-url")];
-    let mut loaded = args.settings.load(flags)?;
-    use_database_of_dev(&mut loaded, &cluster.data_dir)?;
-    let settings = loaded.settings;
+    let settings = servers::with_database(&args.settings, args.database_url, cluster)?;
     let mut store = Store::connect(&settings.database).await?;
     if !settings.node.environment.is_empty() {
         // Budgets may differ there.

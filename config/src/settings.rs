@@ -19,6 +19,8 @@ pub struct Settings {
     pub nats: Nats,
     /// The HTTP API.
     pub http: Http,
+    /// Who may use the HTTP API, and how much.
+    pub api: Api,
     /// JetStream streams and consumers.
     pub streams: Streams,
     /// Publishing of ready steps.
@@ -139,12 +141,43 @@ impl Nats {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Http {
-    /// Loopback only: there are no credentials yet.
+    /// Address and port; beyond loopback only with [`Auth::Tokens`].
     pub listen: String,
     /// Largest body of a request.
     pub max_body_bytes: usize,
     /// Longest long poll. In seconds.
     pub max_wait_seconds: u64,
+}
+
+/// Who may use the HTTP API, and how much.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Api {
+    /// Who is answered.
+    pub auth: Auth,
+    /// How old what an orchestrator knows about tokens may be. In milliseconds.
+    pub token_refresh_ms: u64,
+    /// Requests a second of one token, or of one address without one; 0 is no limit.
+    pub requests_per_second: u32,
+    /// Requests that may come at once.
+    pub request_burst: u32,
+}
+
+impl Api {
+    /// [`Self::token_refresh_ms`] as a duration.
+    pub fn token_refresh(&self) -> Duration {
+        Duration::from_millis(self.token_refresh_ms)
+    }
+}
+
+/// Who is answered by the HTTP API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Auth {
+    /// Who has a token.
+    Tokens,
+    /// Everybody on this machine.
+    None,
 }
 
 /// JetStream streams and consumers.

@@ -86,6 +86,18 @@ codes! {
     NOTHING_TO_RETRY;
     /// The namespace in the document differs from the one in the subject or credential.
     FOREIGN_NAMESPACE;
+    /// The request has no token that is accepted.
+    NOT_AUTHENTICATED;
+    /// The role of the token does not allow the request.
+    NOT_PERMITTED;
+    /// More requests than one token, or one address without a token, may send.
+    TOO_MANY_REQUESTS;
+    /// The HTTP API would answer everybody who reaches the machine.
+    API_UNPROTECTED;
+    /// Another token that is not revoked has this name.
+    TOKEN_EXISTS;
+    /// There is no such token.
+    TOKEN_NOT_FOUND;
     /// The message is of another protocol version.
     PROTOCOL_VERSION;
     /// The request is malformed.

@@ -72,6 +72,10 @@ id!(
     /// One worker process, new at every start.
     WorkerId
 );
+id!(
+    /// One token of the HTTP API. No secret: it is shown and logged.
+    TokenId
+);
 
 /// The low bits of a member's id that hold its ordinal.
 const ORDINAL_MASK: u128 = u32::MAX as u128;

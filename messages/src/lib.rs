@@ -35,6 +35,7 @@ mod step_kind;
 pub mod subject;
 mod suggest;
 mod task_request;
+mod token;
 mod verification;
 mod view;
 mod why;
@@ -59,7 +60,7 @@ pub use diagnosis::{Condition, Diagnosis, Finding};
 pub use domain_event::{DomainEvent, LeftOut};
 pub use heartbeat::{Heartbeat, Hint, QueueLoad, RunningStep};
 pub use identity::Identity;
-pub use ids::{BatchId, NodeId, StepId, TaskId, TemplateId, WorkerId};
+pub use ids::{BatchId, NodeId, StepId, TaskId, TemplateId, TokenId, WorkerId};
 pub use name::{EventName, InvalidName, Namespace, Queue, StepName};
 pub use namespace::{NamespaceList, NamespaceView, QueueLimits, SetNamespace, SetQueue};
 pub use outcome_report::{
@@ -83,6 +84,7 @@ pub use state::{BatchState, StepState, TaskState, UnknownState};
 pub use step_kind::StepKind;
 pub use suggest::nearest;
 pub use task_request::{Accepted, GetTask, TaskRequest, WaitTask};
+pub use token::{Role, Scope, TokenState, TokenView, check_token_name};
 pub use verification::{Invariant, Offender, Verification};
 pub use view::{
     BatchView, CheckpointView, DrainWorker, EventView, FailedAttempt, ResultMetadata, StepHistory,

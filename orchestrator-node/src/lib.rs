@@ -3,4 +3,5 @@
 mod http;
 mod run;
 
+pub use http::{RouteView, routes};
 pub use run::{Options, RunError, run};

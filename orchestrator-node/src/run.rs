@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tasker_actors::orchestrator::{Orchestrator, StartError};
-use tasker_config::Settings;
+use tasker_config::{Auth, Settings};
+use tasker_messages::code;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -28,6 +29,16 @@ pub enum RunError {
         address: String,
         /// What is wrong with it.
         reason: String,
+    },
+    /// Whoever reaches the HTTP address could do everything.
+    #[error(
+        "http.listen = `{address}` is not a loopback address, where api.auth = `none` would let \
+         everybody in: set it to `tokens`, and make one with `tasker token create` [{code}]",
+        code = code::API_UNPROTECTED
+    )]
+    Unprotected {
+        /// The address.
+        address: SocketAddr,
     },
     /// Database, bus or actors.
     #[error(transparent)]
@@ -53,7 +64,7 @@ const BACKLOG: u32 = 1024;
 /// # Errors
 /// If it cannot start, or an actor used up its restart budget.
 pub async fn run(settings: Settings, options: Options) -> Result<(), RunError> {
-    let listener = listen(&settings.http.listen, options)?;
+    let listener = listen(&settings.http.listen, settings.api.auth, options)?;
     let metrics = install_metrics()?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -93,15 +104,17 @@ fn install_metrics() -> Result<PrometheusHandle, RunError> {
     Ok(metrics)
 }
 
-/// Opens the HTTP port. Only loopback: there are no credentials yet, so that whoever reaches the
-/// port may do everything.
-fn listen(text: &str, options: Options) -> Result<TcpListener, RunError> {
+/// Opens the HTTP port. Without tokens only on loopback: whoever reaches the port may do everything.
+fn listen(text: &str, auth: Auth, options: Options) -> Result<TcpListener, RunError> {
     let wrong = |reason: String| RunError::Address { address: text.to_owned(), reason };
     let address: SocketAddr = text
         .parse()
         .map_err(|_| wrong("must be an address and port such as 127.0.0.1:8080".into()))?;
     if !address.ip().is_loopback() {
-        return Err(wrong("must be a loopback address: the API has no credentials yet".into()));
+        if auth == Auth::None {
+            return Err(RunError::Unprotected { address });
+        }
+        tracing::warn!(%address, "tokens travel in clear text beyond this machine; let a proxy with TLS stand in front");
     }
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
@@ -115,19 +128,29 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn only_loopback() {
-        for bad in ["0.0.0.0:0", "10.0.0.1:0", "[::]:0", "localhost:80", "127.0.0.1"] {
-            assert!(listen(bad, Options::default()).is_err(), "{bad}");
+    async fn without_tokens_only_loopback() {
+        let listen = |address, auth| listen(address, auth, Options::default());
+        for beyond in ["0.0.0.0:0", "[::]:0", "10.255.255.1:0"] {
+            let error = listen(beyond, Auth::None).expect_err(beyond);
+            assert!(matches!(error, RunError::Unprotected { .. }), "{error}");
+            assert!(error.to_string().contains(code::API_UNPROTECTED), "{error}");
         }
-        assert!(listen("127.0.0.1:0", Options::default()).is_ok());
+        for bad in ["localhost:80", "127.0.0.1", ""] {
+            let error = listen(bad, Auth::Tokens).expect_err(bad);
+            assert!(matches!(error, RunError::Address { .. }), "{error}");
+        }
+        for auth in [Auth::Tokens, Auth::None] {
+            assert!(listen("127.0.0.1:0", auth).is_ok());
+        }
+        assert!(listen("0.0.0.0:0", Auth::Tokens).is_ok());
     }
 
     #[tokio::test]
     async fn a_port_is_shared_on_request_only() {
         let shared = Options { reuse_port: true };
-        let first = listen("127.0.0.1:0", shared).expect("a free port");
+        let first = listen("127.0.0.1:0", Auth::None, shared).expect("a free port");
         let address = first.local_addr().expect("bound").to_string();
-        assert!(listen(&address, Options::default()).is_err());
-        assert!(listen(&address, shared).is_ok());
+        assert!(listen(&address, Auth::None, Options::default()).is_err());
+        assert!(listen(&address, Auth::None, shared).is_ok());
     }
 }

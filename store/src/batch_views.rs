@@ -83,6 +83,17 @@ impl Store {
         rows.into_iter().map(with_stop).collect()
     }
 
+    /// The namespace of a batch; `None` if there is none of this id.
+    pub async fn namespace_of_batch(&self, id: BatchId) -> Result<Option<String>, StoreError> {
+        let mut connection = self.reads.lend().await?;
+        let found =
+            sqlx::query_scalar!("select namespace from tasker.batches where id = $1", id.as_uuid())
+                .fetch_optional(&mut *connection)
+                .await?;
+        connection.give_back();
+        Ok(found)
+    }
+
     /// One batch; `None` if there is none of this id.
     pub async fn view_batch(&self, id: BatchId) -> Result<Option<BatchView>, StoreError> {
         let mut connection = self.api.acquire().await?;

@@ -42,16 +42,21 @@ impl Store {
     /// The last page that this attempt has stored before the given one.
     pub async fn previous_page(
         &self,
+        namespace: &Namespace,
         step: StepId,
         attempt: u32,
         before: u32,
     ) -> Result<Option<PreviousPage>, StoreError> {
         let row = sqlx::query!(
+            // What the last page says is told to whoever appends one that does not follow it.
             "select page, total, last_batch_id, last_end from tasker.cursor_pages
-             where step_id = $1 and attempt = $2 and page < $3 order by page desc limit 1",
+             where step_id = $1 and attempt = $2 and page < $3
+               and exists (select from tasker.steps where id = $1 and namespace = $4)
+             order by page desc limit 1",
             step.as_uuid(),
             attempt as i32,
             before as i32,
+            namespace.as_str(),
         )
         .fetch_optional(&self.hot)
         .await?;

@@ -3,7 +3,7 @@
 use sqlx::PgConnection;
 use tasker_messages::{
     DeadLetter, DeadLetterGroup, DeadLetterGroups, DeadLetterKind, DeadLetterList, DeadLetterView,
-    Namespace, Purge, Refusal, StepId, TaskId, TaskRequest,
+    Namespace, Purge, Refusal, Scope, StepId, TaskId, TaskRequest,
 };
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -76,6 +76,8 @@ pub struct KeptMessage {
 /// Which dead letters are meant; what is `None` does not matter.
 #[derive(Debug, Clone, Default)]
 pub struct DeadLetterFilter {
+    /// Those of these namespaces.
+    pub scope: Scope,
     /// This one.
     pub id: Option<i64>,
     /// Those of this namespace, which of a refused message need not be a valid one.
@@ -132,6 +134,7 @@ impl Store {
         after: Option<i64>,
         limit: u32,
     ) -> Result<DeadLetterList, StoreError> {
+        let names = filter.scope.names();
         let rows = sqlx::query_file_as!(
             Row,
             "queries/views/dead_letters.sql",
@@ -142,6 +145,7 @@ impl Store {
             filter.redriven,
             after,
             i64::from(limit),
+            names.as_deref(),
         )
         .fetch_all(&self.api)
         .await?;
@@ -155,23 +159,27 @@ impl Store {
     /// Open letters by fingerprint, the largest group first.
     pub async fn group_dead_letters(
         &self,
+        scope: &Scope,
         namespace: Option<&str>,
     ) -> Result<DeadLetterGroups, StoreError> {
+        let names = scope.names();
         let rows = sqlx::query!(
             r#"select fingerprint as "fingerprint!", count(*) as "count!",
                       min(created_at) as "first_at!", max(id) as "newest!"
                from tasker.dead_letters
                where redriven_at is null and ($1::text is null or namespace = $1)
+                 and ($3::text[] is null or namespace = any($3))
                group by fingerprint order by count(*) desc, fingerprint limit $2"#,
             namespace,
             i64::from(DeadLetterGroups::MOST),
+            names.as_deref(),
         )
         .fetch_all(&self.api)
         .await?;
         let mut groups = Vec::with_capacity(rows.len());
         for row in rows {
             // Purged since.
-            let Some(newest) = self.find_dead_letter(row.newest).await? else { continue };
+            let Some(newest) = self.find_dead_letter(scope, row.newest).await? else { continue };
             groups.push(DeadLetterGroup {
                 fingerprint: row.fingerprint,
                 count: row.count as u64,
@@ -182,15 +190,24 @@ impl Store {
         Ok(DeadLetterGroups { groups })
     }
 
-    /// One dead letter.
-    pub async fn find_dead_letter(&self, id: i64) -> Result<Option<DeadLetter>, StoreError> {
-        let filter = DeadLetterFilter { id: Some(id), ..DeadLetterFilter::default() };
+    /// One dead letter, if it is of one of these namespaces.
+    pub async fn find_dead_letter(
+        &self,
+        scope: &Scope,
+        id: i64,
+    ) -> Result<Option<DeadLetter>, StoreError> {
+        let scope = scope.clone();
+        let filter = DeadLetterFilter { scope, id: Some(id), ..DeadLetterFilter::default() };
         Ok(self.list_dead_letters(&filter, None, 1).await?.letters.pop())
     }
 
     /// One dead letter with everything that is known about it.
-    pub async fn view_dead_letter(&self, id: i64) -> Result<Option<DeadLetterView>, StoreError> {
-        let Some(letter) = self.find_dead_letter(id).await? else { return Ok(None) };
+    pub async fn view_dead_letter(
+        &self,
+        scope: &Scope,
+        id: i64,
+    ) -> Result<Option<DeadLetterView>, StoreError> {
+        let Some(letter) = self.find_dead_letter(scope, id).await? else { return Ok(None) };
         let row = sqlx::query!("select error, payload from tasker.dead_letters where id = $1", id)
             .fetch_optional(&self.api)
             .await?;
@@ -278,34 +295,43 @@ impl Store {
         Ok(())
     }
 
-    /// Removes dead letters and records who did it; returns how many.
+    /// Removes dead letters of these namespaces and records who did it; returns how many.
     pub async fn purge_dead_letters(
         &self,
+        scope: &Scope,
         purge: &Purge,
         principal: &str,
     ) -> Result<u64, StoreError> {
         let mut tx = self.api.begin().await?;
         let days = purge.older_than_days.map(|days| i32::try_from(days).unwrap_or(i32::MAX));
+        let names = scope.names();
         let removed = sqlx::query!(
             "delete from tasker.dead_letters
              where ($1::bigint[] is null or id = any($1))
                and ($2::text is null or namespace = $2)
                and ($3::text is null or fingerprint = $3)
                and ($4::int is null or created_at < now() - $4 * interval '1 day')
-               and ($5::boolean is null or (redriven_at is not null) = $5)",
+               and ($5::boolean is null or (redriven_at is not null) = $5)
+               and ($6::text[] is null or namespace = any($6))",
             purge.ids.as_deref(),
             purge.namespace.as_ref().map(Namespace::as_str),
             purge.fingerprint.as_deref(),
             days,
             purge.redriven,
+            names.as_deref(),
         )
         .execute(&mut *tx)
         .await?;
         let removed = removed.rows_affected();
+        let meant = match &purge.namespace {
+            Some(namespace) => vec![namespace.to_string()],
+            None => scope.names().unwrap_or_else(|| vec!["*".to_owned()]),
+        };
         sqlx::query!(
             "insert into tasker.admin_actions (namespace, action, principal, reason)
-             values ($1, 'purge_dead_letters', $2, $3)",
-            purge.namespace.as_ref().map_or("*", Namespace::as_str),
+             select n.namespace, 'purge_dead_letters', $2, $3
+             from unnest($1::text[]) as n(namespace)",
+            &meant,
             principal,
             format!("{removed} letters: {}", purge.reason),
         )

@@ -35,6 +35,7 @@ mod retries;
 mod shared;
 mod submit;
 mod templates;
+mod tokens;
 mod verify;
 mod views;
 mod why;
@@ -61,6 +62,7 @@ pub use repair::{RepairDone, RepairRequest, RepairTarget};
 pub use shared::{KnownResults, shared_step};
 pub use submit::{NewTask, SubmitVerdict};
 pub use templates::{StoredTemplate, TemplateVersion};
+pub use tokens::{ApiToken, KnownToken, NewToken};
 pub use verify::VerifyRequest;
 pub use workers::not_heard_of;
 

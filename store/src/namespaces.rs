@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 use tasker_messages::{
-    Namespace, NamespaceList, NamespaceView, NodeId, Queue, QueueLimits, SetNamespace, TaskId,
+    Namespace, NamespaceList, NamespaceView, NodeId, Queue, QueueLimits, Scope, SetNamespace,
+    TaskId,
 };
 
 use crate::pool::{commit, retry_conflicts};
@@ -119,10 +120,11 @@ impl Store {
     /// A page of namespaces, by name.
     pub async fn list_namespaces(
         &self,
+        scope: &Scope,
         after: Option<&Namespace>,
         limit: u32,
     ) -> Result<NamespaceList, StoreError> {
-        let namespaces = self.read_namespaces(None, after, limit).await?;
+        let namespaces = self.read_namespaces(scope, after, limit).await?;
         let full = namespaces.len() as u32 == limit;
         let next = namespaces.last().filter(|_| full).map(|namespace| namespace.name.clone());
         Ok(NamespaceList { namespaces, next })
@@ -130,14 +132,15 @@ impl Store {
 
     async fn read_namespaces(
         &self,
-        name: Option<&Namespace>,
+        scope: &Scope,
         after: Option<&Namespace>,
         limit: u32,
     ) -> Result<Vec<NamespaceView>, StoreError> {
+        let names = scope.names();
         let rows = sqlx::query_file_as!(
             Row,
             "queries/namespaces/list.sql",
-            name.map(Namespace::as_str),
+            names.as_deref(),
             after.map(Namespace::as_str),
             i64::from(limit),
         )
@@ -155,7 +158,8 @@ impl Store {
         principal: &str,
     ) -> Result<Option<NamespaceView>, StoreError> {
         retry_conflicts(|| self.write_namespace(name, set, principal)).await?;
-        Ok(self.read_namespaces(Some(name), None, 1).await?.pop())
+        let scope = Scope::of(Some(name.clone()));
+        Ok(self.read_namespaces(&scope, None, 1).await?.pop())
     }
 
     async fn write_namespace(

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use tasker_messages::{Namespace, TemplateId, TemplateSummary};
+use tasker_messages::{Namespace, Scope, TemplateId, TemplateSummary};
 use tasker_workflow::Template;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -116,17 +116,15 @@ impl Store {
         row.into_version(inserted.is_some())
     }
 
-    /// All versions, by namespace, name and version; one namespace only if one is given.
-    pub async fn list_templates(
-        &self,
-        namespace: Option<&Namespace>,
-    ) -> Result<Vec<TemplateSummary>, StoreError> {
+    /// All versions in these namespaces, by namespace, name and version.
+    pub async fn list_templates(&self, scope: &Scope) -> Result<Vec<TemplateSummary>, StoreError> {
+        let names = scope.names();
         let rows = sqlx::query_as!(
             Row,
             "select id, namespace, name, version, description, '' as \"source!\", created_at
-             from tasker.templates where $1::text is null or namespace = $1
+             from tasker.templates where $1::text[] is null or namespace = any($1)
              order by namespace, name, version_order, version limit 10000",
-            namespace.map(Namespace::as_str),
+            names.as_deref(),
         )
         .fetch_all(&self.api)
         .await?;

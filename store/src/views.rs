@@ -4,9 +4,9 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use tasker_messages::{
     BatchId, BatchMetadata, BatchWorkerInputs, CheckpointView, CursorConfig, FailedAttempt,
-    GetMembers, MemberResult, MembersPage, Namespace, ResultMetadata, StepFailure, StepHistory,
-    StepId, StepKind, StepPage, StepResults, StepState, StepView, TaskId, TaskList, TaskState,
-    TaskSummary, TaskView, TemplateId,
+    GetMembers, MemberResult, MembersPage, Namespace, ResultMetadata, Scope, StepFailure,
+    StepHistory, StepId, StepKind, StepPage, StepResults, StepState, StepView, TaskId, TaskList,
+    TaskState, TaskSummary, TaskView, TemplateId,
 };
 use tasker_workflow::Template;
 use time::OffsetDateTime;
@@ -311,17 +311,29 @@ impl Store {
             .collect()
     }
 
+    /// The namespace of a task; `None` if there is none of this id.
+    pub async fn namespace_of_task(&self, id: TaskId) -> Result<Option<String>, StoreError> {
+        let mut connection = self.reads.lend().await?;
+        let found =
+            sqlx::query_scalar!("select namespace from tasker.tasks where id = $1", id.as_uuid())
+                .fetch_optional(&mut *connection)
+                .await?;
+        connection.give_back();
+        Ok(found)
+    }
+
     /// A page of tasks, newest first.
     pub async fn list_tasks(
         &self,
-        namespace: Option<&Namespace>,
+        scope: &Scope,
         state: Option<TaskState>,
         after: Option<TaskId>,
         limit: u32,
     ) -> Result<TaskList, StoreError> {
+        let names = scope.names();
         let rows = sqlx::query_file!(
             "queries/views/list_tasks.sql",
-            namespace.map(Namespace::as_str),
+            names.as_deref(),
             state.map(TaskState::as_str),
             after.map(TaskId::as_uuid),
             i64::from(limit),

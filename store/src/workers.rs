@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tasker_messages::{
-    Heartbeat, Namespace, QueueLoad, Refusal, WorkerId, WorkerList, WorkerView, code,
+    Heartbeat, Namespace, QueueLoad, Refusal, Scope, WorkerId, WorkerList, WorkerView, code,
 };
 use tasker_workflow::Offer;
 
@@ -53,39 +53,41 @@ impl Store {
     /// Workers that were heard of within the last hour, by namespace and name.
     pub async fn list_workers(
         &self,
-        namespace: Option<&Namespace>,
+        scope: &Scope,
         live_within: Duration,
         limit: u32,
     ) -> Result<WorkerList, StoreError> {
-        self.read_workers(namespace, None, live_within, limit).await
+        self.read_workers(scope, None, live_within, limit).await
     }
 
     /// One worker, once per namespace that it serves; nothing if it was not heard of within the last
-    /// hour.
+    /// hour, or serves none of these.
     pub async fn worker(
         &self,
+        scope: &Scope,
         id: WorkerId,
         live_within: Duration,
     ) -> Result<WorkerList, StoreError> {
-        self.read_workers(None, Some(id), live_within, MAX_PLACES).await
+        self.read_workers(scope, Some(id), live_within, MAX_PLACES).await
     }
 
     async fn read_workers(
         &self,
-        namespace: Option<&Namespace>,
+        scope: &Scope,
         id: Option<WorkerId>,
         live_within: Duration,
         limit: u32,
     ) -> Result<WorkerList, StoreError> {
+        let names = scope.names();
         let rows = sqlx::query!(
             r#"select id, namespace, name, build, queues, callables, resolves, draining, drained,
                       drain_asked_at, last_beat_at,
                       last_beat_at > now() - make_interval(secs => $2) as "live!"
                from tasker.workers
-               where ($1::text is null or namespace = $1) and ($4::uuid is null or id = $4)
+               where ($1::text[] is null or namespace = any($1)) and ($4::uuid is null or id = $4)
                order by namespace, name, id
                limit $3"#,
-            namespace.map(Namespace::as_str),
+            names.as_deref(),
             live_within.as_secs_f64(),
             i64::from(limit),
             id.map(WorkerId::as_uuid),
@@ -113,19 +115,22 @@ impl Store {
     }
 
     /// Keeps the wish that a worker takes nothing more, and records who has it. The wish stays, however
-    /// often the worker is told of it.
+    /// often the worker is told of it. It is lost to all of the namespaces that it serves, so that
+    /// whoever asks must be allowed to in each.
     pub async fn ask_to_drain(
         &self,
+        scope: &Scope,
         id: WorkerId,
         principal: &str,
         reason: &str,
         live_within: Duration,
     ) -> Result<Result<(), Refusal>, StoreError> {
-        retry_conflicts(|| self.write_wish(id, principal, reason, live_within)).await
+        retry_conflicts(|| self.write_wish(scope, id, principal, reason, live_within)).await
     }
 
     async fn write_wish(
         &self,
+        scope: &Scope,
         id: WorkerId,
         principal: &str,
         reason: &str,
@@ -143,10 +148,16 @@ impl Store {
         )
         .fetch_all(&mut *tx)
         .await?;
-        let Some(name) = rows.first().map(|row| row.name.clone()) else {
+        let name = rows.iter().find(|row| scope.holds(&row.namespace)).map(|row| row.name.clone());
+        let Some(name) = name else {
             tx.rollback().await?;
             return Ok(Err(not_heard_of(id)));
         };
+        if !rows.iter().all(|row| scope.holds(&row.namespace)) {
+            tx.rollback().await?;
+            let message = format!("the worker {id} ({name}) serves other namespaces as well");
+            return Ok(Err(Refusal::new(code::FOREIGN_NAMESPACE, message)));
+        }
         if !rows.iter().any(|row| row.live) {
             tx.rollback().await?;
             let message =

@@ -30,6 +30,7 @@ mod repair;
 mod requests;
 mod schemas;
 mod secured;
+mod security;
 mod settings;
 mod shares;
 mod submissions;

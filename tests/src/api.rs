@@ -13,6 +13,7 @@ use crate::Task;
 pub struct Api {
     http: reqwest::Client,
     url: String,
+    token: Option<String>,
 }
 
 /// An answer of the API.
@@ -47,7 +48,18 @@ const OUTAGE_LIMIT: Duration = Duration::from_secs(30);
 impl Api {
     pub(crate) fn new(url: &str) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder().no_proxy().timeout(ANSWER_LIMIT).build()?;
-        Ok(Self { http, url: url.to_owned() })
+        Ok(Self { http, url: url.to_owned(), token: None })
+    }
+
+    /// The same with another token, or none.
+    #[must_use]
+    pub fn with_token(&self, token: Option<&str>) -> Self {
+        Self { token: token.map(str::to_owned), ..self.clone() }
+    }
+
+    /// What it says who it is with.
+    pub fn token(&self) -> Option<&str> {
+        self.token.as_deref()
     }
 
     /// Sends one request, once.
@@ -66,7 +78,10 @@ impl Api {
             all.append(HeaderName::try_from(*name)?, HeaderValue::from_bytes(value)?);
         }
         let method = Method::from_bytes(method.as_bytes())?;
-        let request = self.http.request(method, format!("{}{path}", self.url));
+        let mut request = self.http.request(method, format!("{}{path}", self.url));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
         let answer = request.headers(all).body(body).send().await?;
         let status = answer.status().as_u16();
         let content_type = answer.headers().get(CONTENT_TYPE);

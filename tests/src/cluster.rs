@@ -19,10 +19,14 @@ pub struct Cluster {
     scratch: Scratch,
     /// Of the cluster that is shared: those that have to live until the end.
     nodes: Vec<Process>,
+    /// Of an administrator, where tokens are needed.
+    token: Option<String>,
 }
 
 /// The cluster of the tests that leave it as they found it, while there is such a test.
 static SHARED: Mutex<Weak<Cluster>> = Mutex::const_new(Weak::new());
+/// The same of those that need tokens.
+static SHARED_WITH_TOKENS: Mutex<Weak<Cluster>> = Mutex::const_new(Weak::new());
 
 /// Steps that each worker runs at a time.
 const SLOTS: u32 = 32;
@@ -64,6 +68,54 @@ impl Cluster {
         Self::with_servers(orchestrators, workers, settings, |_| Ok(Vec::new())).await
     }
 
+    /// A cluster that answers nobody without a token, with more settings of the section `api` and of
+    /// others behind it. [`Self::api`] has a token of an administrator.
+    ///
+    /// # Errors
+    /// If it does not become ready; the ends of its logs are part of the error.
+    pub async fn with_tokens(
+        settings: &str,
+        environment: &[(&str, String)],
+    ) -> anyhow::Result<Self> {
+        let (tool, scratch) = (Tool::find()?, Scratch::new()?);
+        let mut arguments = Self::arguments(2, 2, scratch.path());
+        let settings = format!("[api]\nauth = \"tokens\"\n{settings}");
+        arguments.extend(["--config".to_owned(), scratch.write("tasker.toml", settings)?]);
+        let dev = Dev::ephemeral(&tool, &arguments, environment, scratch.path())?;
+        let mut cluster = Self { dev, tool, scratch, nodes: Vec::new(), token: None };
+        let token = cluster.token("tests --role admin --all-namespaces").await?;
+        cluster.token = Some(token);
+        cluster.register_templates().await?;
+        Ok(cluster)
+    }
+
+    /// The cluster with tokens that is shared by all tests that break nothing.
+    ///
+    /// # Errors
+    /// If it does not become ready.
+    pub async fn shared_with_tokens() -> anyhow::Result<Arc<Self>> {
+        let mut shared = SHARED_WITH_TOKENS.lock().await;
+        if let Some(cluster) = shared.upgrade() {
+            return Ok(cluster);
+        }
+        let cluster = Arc::new(Self::with_tokens("", &[]).await?);
+        *shared = Arc::downgrade(&cluster);
+        Ok(cluster)
+    }
+
+    /// Makes a token as a user does: `tasker token create` with these arguments.
+    ///
+    /// # Errors
+    /// If it is not made.
+    pub async fn token(&self, arguments: &str) -> anyhow::Result<String> {
+        let data_dir = self.dev.data_dir().display().to_string();
+        let create = ["--data-dir", &data_dir, "token", "create", "-o", "ids"];
+        let create: Vec<&str> = create.into_iter().chain(arguments.split_whitespace()).collect();
+        let made = self.tool.run(&create).await?;
+        ensure!(made.code == 0, "{made:?}");
+        Ok(made.stdout.trim_end().to_owned())
+    }
+
     /// The same with other servers: what `environment` has put into the folder of the tests, and told
     /// by variables.
     pub(crate) async fn with_servers(
@@ -79,7 +131,7 @@ impl Cluster {
             arguments.extend(["--config".to_owned(), scratch.write("tasker.toml", settings)?]);
         }
         let dev = Dev::ephemeral(&tool, &arguments, &environment, scratch.path())?;
-        let cluster = Self { dev, tool, scratch, nodes: Vec::new() };
+        let cluster = Self { dev, tool, scratch, nodes: Vec::new(), token: None };
         cluster.register_templates().await?;
         Ok(cluster)
     }
@@ -133,7 +185,7 @@ impl Cluster {
         }
         let environment = [("TASKER_CHAOS_LEDGER", ledger.display().to_string())];
         let dev = Dev::ephemeral(&tool, &arguments, &environment, scratch.path())?;
-        Ok(Self { dev, tool, scratch, nodes: Vec::new() })
+        Ok(Self { dev, tool, scratch, nodes: Vec::new(), token: None })
     }
 
     async fn register_templates(&self) -> anyhow::Result<()> {
@@ -174,7 +226,7 @@ impl Cluster {
     /// # Errors
     /// If the cluster is gone.
     pub fn api(&self) -> anyhow::Result<Api> {
-        Api::new(&self.state()?.url)
+        Ok(Api::new(&self.state()?.url)?.with_token(self.token.as_deref()))
     }
 
     /// The rows behind it.

@@ -26,6 +26,18 @@ impl Database {
         Ok(Self { psql, url: state.database_url.clone() })
     }
 
+    /// Another database of the same server.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Self {
+        let server = self.url.rsplit_once('/').map_or(self.url.as_str(), |(server, _)| server);
+        Self { url: format!("{server}/{name}"), ..self.clone() }
+    }
+
+    /// Where it is.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     /// The rows of a query, each an object.
     ///
     /// # Errors

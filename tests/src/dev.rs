@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use nix::sys::signal::Signal;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use uuid::Uuid;
 
 use crate::{Process, Tool, repository};
@@ -32,14 +32,20 @@ pub struct DevState {
 pub struct Pids {
     /// `tasker dev` itself.
     pub dev: i32,
-    /// Postgres.
+    /// Postgres; 0 if it was given.
+    #[serde(deserialize_with = "or_zero")]
     pub postgres: i32,
-    /// nats-server.
+    /// nats-server; 0 if it was given.
+    #[serde(deserialize_with = "or_zero")]
     pub nats: i32,
     /// One or more.
     pub orchestrators: Vec<i32>,
     /// One or more.
     pub workers: Vec<i32>,
+}
+
+fn or_zero<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i32, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 impl Pids {

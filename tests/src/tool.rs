@@ -35,8 +35,15 @@ impl Ended {
 }
 
 /// What would lead a command to another cluster than the one under test.
-const FOREIGN: [&str; 5] =
-    ["DATABASE_URL", "NATS_URL", "TASKER_URL", "TASKER__DATABASE__URL", "TASKER__NATS__URL"];
+const FOREIGN: [&str; 7] = [
+    "DATABASE_URL",
+    "NATS_URL",
+    "TASKER_URL",
+    "TASKER_TOKEN",
+    "TASKER_TOKEN_FILE",
+    "TASKER__DATABASE__URL",
+    "TASKER__NATS__URL",
+];
 /// Longest run of a command.
 const LIMIT: Duration = Duration::from_secs(90);
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tasker_bus::RequestError;
 use tasker_messages::{
     AnalyzerRan, AttemptOutcome, BatchForecast, PlanState, PlanTemplate, Problem, Queue, Refusal,
-    RunAnalyzer, SharedStep, StepFailure, StepPlan, TemplatePlan, code, subject,
+    RunAnalyzer, Scope, SharedStep, StepFailure, StepPlan, TemplatePlan, code, subject,
 };
 use tasker_workflow::{StepTemplate, Template, batching, check_result, storable};
 use tokio::sync::Semaphore;
@@ -34,11 +34,16 @@ const LONG_PAUSE: Duration = Duration::from_millis(250);
 /// How long an answer may be on its way after the analyzer's time is up.
 const ON_THE_WAY: Duration = Duration::from_secs(2);
 
-/// Plans a template.
+/// Plans a template of one of these namespaces.
 ///
 /// # Errors
-/// If there is nothing to plan, because a document is wrong, or it cannot be done now.
-pub async fn plan_template(node: &Node, request: PlanTemplate) -> Result<TemplatePlan, Refusal> {
+/// If there is nothing to plan, because a document is wrong or its namespace foreign, or it cannot be
+/// done now.
+pub async fn plan_template(
+    node: &Node,
+    scope: &Scope,
+    request: PlanTemplate,
+) -> Result<TemplatePlan, Refusal> {
     let busy = "as many plans as may be are being made; try again";
     let _permit = PLANS.try_acquire().map_err(|_| Refusal::retry(code::UNAVAILABLE, busy))?;
     let deadline = Instant::now() + Duration::from_secs(PlanTemplate::MAX_SECONDS);
@@ -50,6 +55,7 @@ pub async fn plan_template(node: &Node, request: PlanTemplate) -> Result<Templat
     });
     let request = Arc::new(read.await.map_err(|error| lost(&error))??);
     let template = &request.template;
+    scope.check(template.namespace.as_str())?;
     let mut plan = TemplatePlan {
         namespace: template.namespace.clone(),
         name: template.name.clone(),

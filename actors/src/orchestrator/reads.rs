@@ -189,7 +189,8 @@ async fn append(node: &Node, ns: &Namespace, payload: &[u8]) -> Result<CursorsAp
             format!("a page has 1 to {MAX_PAGE_CURSORS} cursors, not {}", request.cursors.len());
         return Err(Refusal::new(code::BATCH_COUNT_MISMATCH, message).into());
     }
-    let previous = node.store.previous_page(request.step_id, request.attempt, request.page).await?;
+    let previous =
+        node.store.previous_page(ns, request.step_id, request.attempt, request.page).await?;
     let next = previous.as_ref().map_or(0, |p| p.page + 1);
     if request.page != next {
         let message =

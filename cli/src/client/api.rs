@@ -70,8 +70,9 @@ fn parameter(name: &'static str, value: Option<impl ToString>) -> Parameter {
 }
 
 impl Client {
-    pub(crate) fn new(url: &str) -> Result<Self, Exit> {
-        Http::new(url).map(|http| Self { http })
+    /// A client of the cluster behind this URL, with this token if it needs one.
+    pub(crate) fn new(url: &str, token: Option<&str>) -> Result<Self, Exit> {
+        Http::new(url, token).map(|http| Self { http })
     }
 
     /// Submits a task. A key, or an identity that needs none,

@@ -102,7 +102,10 @@ impl ClientError {
     pub(super) fn may_pass(&self) -> bool {
         match self {
             ClientError::Unreachable { .. } => true,
-            ClientError::Refused(refused) => matches!(refused.status, 502 | 503),
+            // A namespace that is full stays so for longer than anybody waits here.
+            ClientError::Refused(refused) => {
+                matches!(refused.status, 502 | 503) || refused.code == code::TOO_MANY_REQUESTS
+            }
             ClientError::Unreadable { .. } => false,
         }
     }
@@ -136,6 +139,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_may_pass_is_tried_again() {
+        for (status, code, expect) in [
+            (503, code::UNAVAILABLE, true),
+            (429, code::TOO_MANY_REQUESTS, true),
+            (429, code::NAMESPACE_FULL, false),
+            (401, code::NOT_AUTHENTICATED, false),
+            (403, code::NOT_PERMITTED, false),
+        ] {
+            let body = format!(r#"{{"code":"{code}"}}"#);
+            let error = ClientError::Refused(Refused::new(status, &body));
+            assert_eq!(error.may_pass(), expect, "{code}");
+        }
+    }
+
+    #[test]
     fn refusals_are_readable() {
         let check = |status: u16, body: &str, text: &str, code: Code| {
             let refused = Refused::new(status, body);
@@ -166,6 +184,12 @@ mod tests {
             Code::NotFound,
         );
         check(401, "", "the cluster answered 401", Code::NotAuthorised);
+        check(
+            403,
+            r#"{"code":"FOREIGN_NAMESPACE","detail":"not yours"}"#,
+            "not yours [FOREIGN_NAMESPACE]",
+            Code::NotAuthorised,
+        );
         check(500, "<html>\u{1b}", "<html>\\u{1b}", Code::Failed);
         check(503, "{}", "the cluster answered 503", Code::TimedOut);
     }

@@ -1,5 +1,6 @@
 use std::time::{Duration, Instant};
 
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Method, Url};
 
 use super::error::{ClientError, Refused};
@@ -32,7 +33,8 @@ pub(super) struct Http {
 }
 
 impl Http {
-    pub(super) fn new(base: &str) -> Result<Self, Exit> {
+    /// A client that sends this token with every request.
+    pub(super) fn new(base: &str, token: Option<&str>) -> Result<Self, Exit> {
         let url =
             Url::parse(base).map_err(|e| Exit::usage(format!("invalid URL `{base}`: {e}")))?;
         if url.scheme() != "http" || url.cannot_be_a_base() {
@@ -44,6 +46,7 @@ impl Http {
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIME)
+            .default_headers(authorization(token)?)
             .user_agent(concat!("tasker/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|e| Exit::new(Code::Failed, format!("cannot set up HTTP: {e}")))?;
@@ -91,6 +94,18 @@ impl Http {
     }
 }
 
+fn authorization(token: Option<&str>) -> Result<HeaderMap, Exit> {
+    let mut headers = HeaderMap::new();
+    if let Some(token) = token {
+        // The text of the error would not show it, but nothing here depends on that.
+        let mut value = HeaderValue::try_from(format!("Bearer {token}"))
+            .map_err(|_| Exit::usage("the token is no text that can be sent"))?;
+        value.set_sensitive(true);
+        headers.insert(AUTHORIZATION, value);
+    }
+    Ok(headers)
+}
+
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -114,7 +129,8 @@ mod tests {
     async fn exchange(answers: &[&str]) -> (Result<String, ClientError>, Vec<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let base = format!("http://{}", listener.local_addr().expect("an address"));
-        let http = Http::new(&base).expect("a valid URL");
+        let http = Http::new(&base, Some("secret-token")).expect("a valid URL");
+        assert!(!format!("{http:?}").contains("secret-token"), "{http:?}");
         let call = Call {
             method: Method::POST,
             url: http.base.join("/v1/tasks").expect("a path"),
@@ -138,6 +154,7 @@ mod tests {
         assert_eq!(asked.len(), 4);
         for request in asked {
             assert!(request.contains("idempotency-key: k1"), "{request}");
+            assert!(request.contains("authorization: Bearer secret-token"), "{request}");
         }
     }
 
@@ -152,9 +169,15 @@ mod tests {
     }
 
     #[test]
+    fn tokens_that_no_header_holds() {
+        let error = Http::new("http://h", Some("a\nb: c")).expect_err("refused").to_string();
+        assert!(!error.contains("b: c"), "{error}");
+    }
+
+    #[test]
     fn only_plain_http() {
         for bad in ["https://h", "h:1", "mailto:a@b", "", "http://"] {
-            assert!(Http::new(bad).is_err(), "{bad}");
+            assert!(Http::new(bad, None).is_err(), "{bad}");
         }
     }
 }

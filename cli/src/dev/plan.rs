@@ -2,7 +2,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tasker_config::Database;
+use tasker_config::{Auth, Database};
 
 use super::{DevArgs, child, ports};
 use crate::exit::Exit;
@@ -28,6 +28,7 @@ pub(super) struct Plan {
     pub(super) nats_url: Option<String>,
     pub(super) nats_users: bool,
     pub(super) drain_ms: u64,
+    pub(super) auth: Auth,
     pub(super) ephemeral: bool,
     pub(super) longest_backoff: Duration,
 }
@@ -58,6 +59,7 @@ impl Plan {
             nats_url: given(args.nats_url),
             nats_users: args.nats_users,
             drain_ms: settings.worker.drain_ms.min(MAX_DRAIN_MS),
+            auth: settings.api.auth,
             ephemeral: args.ephemeral,
             longest_backoff: args.restart_ms.map_or(child::LONGEST_BACKOFF, Duration::from_millis),
         })
@@ -80,7 +82,7 @@ fn folder(path: &Path) -> Result<PathBuf, Exit> {
 fn reserve(http: Option<SocketAddr>) -> Result<ports::Reserved, Exit> {
     let address = match http {
         Some(address) if !address.ip().is_loopback() => {
-            let message = "the API has no credentials yet and is served on loopback only";
+            let message = "`tasker dev` is for this machine alone: its API is served on loopback";
             return Err(Exit::usage(format!("--http {address}: {message}")));
         }
         Some(address) if address.port() != 0 => address,

@@ -2,6 +2,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use tasker_config::Auth;
 use tasker_messages::code;
 use tokio::time::{Instant, sleep};
 
@@ -49,7 +50,12 @@ pub(super) async fn start(
     for n in 1..=plan.workers {
         supervisor.start(fleet.worker(n));
     }
-    register_examples(&http).await?;
+    match plan.auth {
+        Auth::None => register_examples(&http).await?,
+        Auth::Tokens => output::note(
+            &"api.auth is `tokens`: make one with `tasker token create`; the examples are not registered",
+        ),
+    }
     Ok(supervisor.board().open(Urls { http, database, nats }))
 }
 
@@ -120,7 +126,7 @@ fn tail(log: &Path) -> String {
 
 /// An example that was changed since an earlier run on the same data is no reason not to start.
 async fn register_examples(http: &str) -> anyhow::Result<()> {
-    let client = Client::new(http)?;
+    let client = Client::new(http, None)?;
     for (name, yaml) in nodes::example_templates() {
         match client.register(yaml.as_bytes().to_vec()).await {
             Ok(_) => {}

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tasker_bus::{Bus, ConsumerLoad, StreamLoad};
 use tasker_config::Settings;
-use tasker_messages::{Namespace, Queue, Recovery, WorkerView};
+use tasker_messages::{Namespace, Queue, Recovery, Scope, WorkerView};
 use tasker_store::{Dispatched, Late, Schema, Store};
 
 /// A queue, as both sides know it.
@@ -81,7 +81,7 @@ async fn look_at_rows(settings: &Settings, hours: u32) -> anyhow::Result<RowsSee
     if schema.applied == schema.known {
         let live_within = settings.worker.heartbeat() * 4 + Duration::from_secs(5);
         seen.late = store.find_late().await?;
-        seen.workers = store.list_workers(None, live_within, MOST).await?.workers;
+        seen.workers = store.list_workers(&Scope::All, live_within, MOST).await?.workers;
         seen.recoveries = store.list_recoveries(hours, MOST).await?;
         seen.dispatched = store.count_dispatched().await?;
     }

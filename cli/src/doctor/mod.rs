@@ -11,7 +11,8 @@ use tasker_messages::{Condition, Diagnosis, Finding, Recovery};
 use crate::cluster::ClusterArgs;
 use crate::exit::{Code, Exit};
 use crate::output::{self, Format, OutputArgs};
-use crate::settings::{SettingsArgs, use_bus_of_dev, use_database_of_dev};
+use crate::servers;
+use crate::settings::SettingsArgs;
 use crate::table::printable;
 
 #[derive(Debug, Args)]
@@ -36,14 +37,8 @@ pub(crate) struct DoctorArgs {
 }
 
 pub(crate) async fn run(args: DoctorArgs, cluster: &ClusterArgs) -> anyhow::Result<()> {
-    let flags = [
-        ("database.url", args.database_url, "--database-url"),
-        ("nats.url", args.nats_url, "--nats-url"),
-    ];
-    let mut loaded = args.settings.load(flags)?;
-    use_database_of_dev(&mut loaded, &cluster.data_dir)?;
-    use_bus_of_dev(&mut loaded, &cluster.data_dir)?;
-    let seen = look::look(&loaded.settings, args.since).await;
+    let settings = servers::with_both(&args.settings, args.database_url, args.nats_url, cluster)?;
+    let seen = look::look(&settings, args.since).await;
     let found = judge::judge(&seen);
     let text = match args.output.format {
         Format::Json => serde_json::to_string_pretty(&found)?,

@@ -41,6 +41,11 @@ impl ApiError {
         Refusal::new(code::TOO_LARGE, message).into()
     }
 
+    /// The status as a label of a metric.
+    pub(super) fn status_text(&self) -> String {
+        self.status.as_str().to_owned()
+    }
+
     pub(super) fn media_type(expected: &str) -> Self {
         let message = format!("the body must be {expected}");
         Self {
@@ -73,9 +78,10 @@ fn status_of(refusal: &Refusal) -> StatusCode {
         code::CONTEXT_SCHEMA_VIOLATION | code::RESULT_SCHEMA_VIOLATION => {
             StatusCode::UNPROCESSABLE_ENTITY
         }
-        code::FOREIGN_NAMESPACE => StatusCode::FORBIDDEN,
+        code::NOT_AUTHENTICATED => StatusCode::UNAUTHORIZED,
+        code::FOREIGN_NAMESPACE | code::NOT_PERMITTED => StatusCode::FORBIDDEN,
         code::TOO_LARGE => StatusCode::PAYLOAD_TOO_LARGE,
-        code::NAMESPACE_FULL => StatusCode::TOO_MANY_REQUESTS,
+        code::NAMESPACE_FULL | code::TOO_MANY_REQUESTS => StatusCode::TOO_MANY_REQUESTS,
         code::UNAVAILABLE => StatusCode::SERVICE_UNAVAILABLE,
         code::INTERNAL => StatusCode::INTERNAL_SERVER_ERROR,
         _ => StatusCode::BAD_REQUEST,
@@ -110,6 +116,9 @@ impl IntoResponse for ApiError {
         let may_pass = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS];
         if may_pass.contains(&self.status) {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
     }

@@ -6,13 +6,14 @@ use axum::extract::State;
 use serde::de::DeserializeOwned;
 use tasker_messages::json::{self, Limits, inspect};
 use tasker_messages::{
-    BatchId, Problem, Refusal, RepairStep, Repaired, Retry, StepAction, TaskId, check_reason, code,
+    BatchId, Problem, Refusal, RepairStep, Repaired, Retry, StepAction, TaskId, code,
 };
 use tasker_store::{RepairRequest, RepairTarget};
 use tasker_workflow::RepairAction;
 
 use super::Api;
 use super::extract::{Route, read_body};
+use super::gate::Caller;
 use super::problem::ApiError;
 use super::query::id;
 use super::tasks::find_step;
@@ -20,10 +21,11 @@ use super::tasks::find_step;
 /// Resets, resolves or completes one failed step, named by id or name.
 pub(super) async fn step(
     State(api): State<Api>,
+    caller: Caller,
     Route((task, step)): Route<(String, String)>,
     body: Body,
 ) -> Result<Json<Repaired>, ApiError> {
-    let task: TaskId = id(&task)?;
+    let task = caller.task(&api, &task).await?;
     let request: RepairStep = read(&api, body).await?;
     let step = find_step(&api, task, &step).await?;
     let (action, result) = match (request.action, request.result) {
@@ -42,29 +44,31 @@ pub(super) async fn step(
     };
     let target = RepairTarget::Step(step, action, result);
     let RepairStep { reason, by, cascade, .. } = request;
-    repair(&api, task, target, Retry { reason, by, cascade }).await
+    repair(&api, &caller, task, target, Retry { reason, by, cascade }).await
 }
 
 /// Retries all members of a batch that failed, or were cancelled with it.
 pub(super) async fn batch(
     State(api): State<Api>,
+    caller: Caller,
     Route((task, batch)): Route<(String, String)>,
     body: Body,
 ) -> Result<Json<Repaired>, ApiError> {
-    let (task, batch): (TaskId, BatchId) = (id(&task)?, id(&batch)?);
+    let (task, batch): (_, BatchId) = (caller.task(&api, &task).await?, id(&batch)?);
     let why: Retry = read(&api, body).await?;
-    repair(&api, task, RepairTarget::Batch(batch), why).await
+    repair(&api, &caller, task, RepairTarget::Batch(batch), why).await
 }
 
 /// Retries whatever of a task failed and can be retried.
 pub(super) async fn task(
     State(api): State<Api>,
+    caller: Caller,
     Route(task): Route<String>,
     body: Body,
 ) -> Result<Json<Repaired>, ApiError> {
-    let task: TaskId = id(&task)?;
+    let task = caller.task(&api, &task).await?;
     let why: Retry = read(&api, body).await?;
-    repair(&api, task, RepairTarget::Task, why).await
+    repair(&api, &caller, task, RepairTarget::Task, why).await
 }
 
 pub(super) async fn read<T: DeserializeOwned>(api: &Api, body: Body) -> Result<T, ApiError> {
@@ -88,20 +92,15 @@ pub(super) fn unusable(problem: Problem) -> ApiError {
     Refusal::of_document("the request", vec![problem]).into()
 }
 
-/// The name for the audit trail, if it and the reason can be kept.
-pub(super) fn audited(reason: &str, by: Option<String>) -> Result<String, ApiError> {
-    check_reason(reason, by.as_deref()).map_err(unusable)?;
-    Ok(by.unwrap_or_else(|| "api".to_owned()))
-}
-
 pub(super) async fn repair(
     api: &Api,
+    caller: &Caller,
     task: TaskId,
     target: RepairTarget,
     why: Retry,
 ) -> Result<Json<Repaired>, ApiError> {
     let Retry { reason, by, cascade } = why;
-    let principal = audited(&reason, by)?;
+    let principal = caller.audited(&reason, by)?;
     let request = RepairRequest { task, target, cascade, principal, reason };
     // A transaction must not end with the connection of whoever asked for it.
     let store = api.node.store.clone();

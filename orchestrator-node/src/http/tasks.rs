@@ -15,11 +15,13 @@ use tasker_store::{Cancelled, FinishedTask};
 
 use super::Api;
 use super::extract::{Route, read_body};
+use super::gate::Caller;
 use super::problem::ApiError;
-use super::query::{Params, id};
+use super::query::Params;
 
 pub(super) async fn submit(
     State(api): State<Api>,
+    caller: Caller,
     headers: HeaderMap,
     body: Body,
 ) -> Result<(StatusCode, Json<Accepted>), ApiError> {
@@ -27,6 +29,7 @@ pub(super) async fn submit(
     expect_json(&headers)?;
     let mut request = TaskRequest::parse(&body, None)
         .map_err(|problems| Refusal::of_document("the submission", problems))?;
+    caller.scope().check(request.namespace.as_str())?;
     let key = idempotency_key(&headers)?;
     request.idempotency_key = match (request.idempotency_key, key) {
         (Some(a), Some(b)) if a != b => {
@@ -71,27 +74,29 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
 
 pub(super) async fn list(
     State(api): State<Api>,
+    caller: Caller,
     query: RawQuery,
 ) -> Result<Json<TaskList>, ApiError> {
     let params = Params::read(query, &["namespace", "state", "limit", "after"])?;
-    let namespace: Option<Namespace> = params.get("namespace")?;
+    let scope = caller.narrowed(params.get::<Namespace>("namespace")?)?;
     let state: Option<TaskState> = params.get("state")?;
     let after: Option<TaskId> = params.get("after")?;
     let limit = params.limit()?;
-    Ok(Json(api.node.store.list_tasks(namespace.as_ref(), state, after, limit).await?))
+    Ok(Json(api.node.store.list_tasks(&scope, state, after, limit).await?))
 }
 
-fn no_task(id: TaskId) -> ApiError {
+pub(super) fn no_task(id: TaskId) -> ApiError {
     Refusal::new(code::TASK_NOT_FOUND, format!("there is no task {id}")).into()
 }
 
 /// Shows a task; with `wait`, once it has ended or the time is up.
 pub(super) async fn show(
     State(api): State<Api>,
+    caller: Caller,
     Route(path): Route<String>,
     query: RawQuery,
 ) -> Result<Json<TaskView>, ApiError> {
-    let task: TaskId = id(&path)?;
+    let task = caller.task(&api, &path).await?;
     let params = Params::read(query, &["wait"])?;
     if let Some(seconds) = params.get::<u64>("wait")? {
         let most = api.node.settings.http.max_wait_seconds;
@@ -120,9 +125,10 @@ async fn wait(api: &Api, task: TaskId, at_most: Duration) -> Result<(), ApiError
 
 pub(super) async fn summary(
     State(api): State<Api>,
+    caller: Caller,
     Route(path): Route<String>,
 ) -> Result<Json<TaskSummary>, ApiError> {
-    let task: TaskId = id(&path)?;
+    let task = caller.task(&api, &path).await?;
     let summary = api.node.store.summarize_task(task).await?;
     Ok(Json(summary.ok_or_else(|| no_task(task))?))
 }
@@ -130,9 +136,10 @@ pub(super) async fn summary(
 /// Why a task is where it is.
 pub(super) async fn why(
     State(api): State<Api>,
+    caller: Caller,
     Route(path): Route<String>,
 ) -> Result<Json<Why>, ApiError> {
-    let task: TaskId = id(&path)?;
+    let task = caller.task(&api, &path).await?;
     let why = api.node.store.explain_task(task, api.node.workers_live_within()).await?;
     Ok(Json(why.ok_or_else(|| no_task(task))?))
 }
@@ -140,9 +147,10 @@ pub(super) async fn why(
 /// One step, named by id or name, with the attempts that did not end it.
 pub(super) async fn step(
     State(api): State<Api>,
+    caller: Caller,
     Route((task, step)): Route<(String, String)>,
 ) -> Result<Json<StepHistory>, ApiError> {
-    let task: TaskId = id(&task)?;
+    let task = caller.task(&api, &task).await?;
     let found = find_step(&api, task, &step).await?;
     let history = api.node.store.step_history(task, found).await?;
     Ok(Json(history.ok_or_else(|| no_step(task, &step))?))
@@ -168,10 +176,11 @@ fn no_step(task: TaskId, step: &str) -> ApiError {
 
 pub(super) async fn steps(
     State(api): State<Api>,
+    caller: Caller,
     Route(path): Route<String>,
     query: RawQuery,
 ) -> Result<Json<StepPage>, ApiError> {
-    let task: TaskId = id(&path)?;
+    let task = caller.task(&api, &path).await?;
     let params = Params::read(query, &["after", "limit"])?;
     let page = api.node.store.list_steps(task, params.get("after")?, params.limit()?).await?;
     Ok(Json(page.ok_or_else(|| no_task(task))?))
@@ -179,12 +188,13 @@ pub(super) async fn steps(
 
 pub(super) async fn cancel(
     State(api): State<Api>,
+    caller: Caller,
     Route(path): Route<String>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
-    let task: TaskId = id(&path)?;
+    let task = caller.task(&api, &path).await?;
     // A transaction must not end with the connection of whoever asked for it.
-    let store = api.node.store.clone();
-    let cancelling = tokio::spawn(async move { store.cancel_task(task, "api", None).await });
+    let (store, by) = (api.node.store.clone(), caller.principal(None));
+    let cancelling = tokio::spawn(async move { store.cancel_task(task, &by, None).await });
     let cancelled = cancelling.await.map_err(|error| {
         tracing::error!(%error, "a cancellation was lost");
         Refusal::retry(code::INTERNAL, "the task may not be cancelled; try again")

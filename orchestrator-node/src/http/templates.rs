@@ -13,6 +13,7 @@ use tasker_workflow::Template;
 use uuid::Uuid;
 
 use super::extract::{Route, read_body};
+use super::gate::Caller;
 use super::problem::ApiError;
 use super::query::Params;
 use super::repair::read_up_to;
@@ -22,11 +23,13 @@ use super::{Api, MAX_TEMPLATE_BYTES};
 /// version is refused.
 pub(super) async fn register(
     State(api): State<Api>,
+    caller: Caller,
     body: Body,
 ) -> Result<(StatusCode, Json<TemplateSummary>), ApiError> {
     let body = read_body(body, MAX_TEMPLATE_BYTES).await?;
     let template = Template::parse(&body)
         .map_err(|problems| Refusal::of_document("the template", problems))?;
+    caller.scope().check(template.namespace.as_str())?;
     // What was parsed is UTF-8.
     let source = String::from_utf8_lossy(&body);
     let id = TemplateId::from_uuid(Uuid::now_v7());
@@ -46,29 +49,33 @@ pub(super) async fn register(
 /// Runs the analyzers of a template and says which batches a task would have. Stores nothing.
 pub(super) async fn plan(
     State(api): State<Api>,
+    caller: Caller,
     body: Body,
 ) -> Result<Json<TemplatePlan>, ApiError> {
     let request: PlanTemplate = read_up_to(PlanTemplate::MAX_BYTES, body).await?;
-    Ok(Json(plan_template(&api.node, request).await?))
+    Ok(Json(plan_template(&api.node, caller.scope(), request).await?))
 }
 
 pub(super) async fn list(
     State(api): State<Api>,
+    caller: Caller,
     query: RawQuery,
 ) -> Result<Json<TemplateList>, ApiError> {
     let params = Params::read(query, &["namespace"])?;
-    let namespace: Option<Namespace> = params.get("namespace")?;
-    let templates = api.node.store.list_templates(namespace.as_ref()).await?;
+    let scope = caller.narrowed(params.get::<Namespace>("namespace")?)?;
+    let templates = api.node.store.list_templates(&scope).await?;
     Ok(Json(TemplateList { templates }))
 }
 
 pub(super) async fn show(
     State(api): State<Api>,
+    caller: Caller,
     Route((namespace, name)): Route<(String, String)>,
     query: RawQuery,
 ) -> Result<Json<TemplateView>, ApiError> {
     let namespace = Namespace::new(&namespace)
         .map_err(|e| ApiError::bad_request("namespace", e.to_string()))?;
+    caller.scope().check(namespace.as_str())?;
     let name = StepName::new(&name).map_err(|e| ApiError::bad_request("name", e.to_string()))?;
     let params = Params::read(query, &["version"])?;
     let version: Option<String> = params.get("version")?;

@@ -4,7 +4,7 @@ select n.name, n.description, n.max_open_tasks, n.max_running, t.open_tasks as "
        q.queues as "queues!: Vec<String>", q.limits as "limits!: Vec<i32>"
 from (
     select name, description, max_open_tasks, max_running from tasker.namespaces
-    where ($1::text is null or name = $1) and ($2::text is null or name > $2)
+    where ($1::text[] is null or name = any($1)) and ($2::text is null or name > $2)
     order by name limit $3
 ) n
 cross join lateral (

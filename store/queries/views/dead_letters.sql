@@ -7,5 +7,6 @@ where ($1::bigint is null or id = $1)
   and ($4::text is null or fingerprint = $4)
   and ($5::boolean is null or (redriven_at is not null) = $5)
   and ($6::bigint is null or id < $6)
+  and ($8::text[] is null or namespace = any($8))
 order by id desc
 limit $7

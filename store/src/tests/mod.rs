@@ -14,6 +14,7 @@ mod outcome_corpus;
 mod races;
 mod random;
 mod states;
+mod tokens;
 mod verify;
 mod views;
 

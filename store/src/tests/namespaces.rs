@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use sqlx::PgPool;
-use tasker_messages::{Namespace, NamespaceView, NodeId, Queue, SetNamespace, StepKind};
+use tasker_messages::{Namespace, NamespaceView, NodeId, Queue, Scope, SetNamespace, StepKind};
 use uuid::Uuid;
 
 use super::{World, ns};
@@ -34,7 +34,7 @@ impl World {
 #[sqlx::test]
 async fn a_namespace_comes_with_its_first_template(pool: PgPool) {
     let world = World::new(pool).await;
-    let page = world.store.list_namespaces(None, 10).await.expect("listed");
+    let page = world.store.list_namespaces(&Scope::All, None, 10).await.expect("listed");
     let names: Vec<&str> = page.namespaces.iter().map(|n| n.name.as_str()).collect();
     assert_eq!((names.as_slice(), page.next), (&["tests"][..], None));
     assert_eq!(page.namespaces[0].max_open_tasks, None);
@@ -43,7 +43,7 @@ async fn a_namespace_comes_with_its_first_template(pool: PgPool) {
     world.set(&ns(), json!({"max_open_tasks": 7, "reason": "r"})).await;
     let again = world.store.register_template(world.template_id, &world.template, "x").await;
     assert!(!again.expect("found").created);
-    let page = world.store.list_namespaces(None, 10).await.expect("listed");
+    let page = world.store.list_namespaces(&Scope::All, None, 10).await.expect("listed");
     assert_eq!(page.namespaces[0].max_open_tasks, Some(7));
 }
 
@@ -85,9 +85,10 @@ async fn limits_are_set_kept_and_removed(pool: PgPool) {
     assert_eq!((bare.description, bare.max_open_tasks, bare.queues.len()), (None, None, 0));
     assert_eq!(world.store.load_limits().await.expect("loaded"), HashMap::new());
 
-    let page = world.store.list_namespaces(None, 1).await.expect("listed");
+    let page = world.store.list_namespaces(&Scope::All, None, 1).await.expect("listed");
     assert_eq!((page.namespaces.len(), page.next.as_ref()), (1, Some(&etl)));
-    let page = world.store.list_namespaces(page.next.as_ref(), 1).await.expect("listed");
+    let page =
+        world.store.list_namespaces(&Scope::All, page.next.as_ref(), 1).await.expect("listed");
     assert_eq!(page.namespaces[0].name, ns());
 
     let audited = "select count(*) from tasker.admin_actions
@@ -135,7 +136,7 @@ async fn open_tasks_are_counted_as_far_as_asked(pool: PgPool) {
     }
     assert_eq!(world.open_tasks(9).await, 4);
     assert_eq!(world.open_tasks(3).await, 3);
-    let page = world.store.list_namespaces(None, 10).await.expect("listed");
+    let page = world.store.list_namespaces(&Scope::All, None, 10).await.expect("listed");
     assert_eq!(page.namespaces[0].open_tasks, 4);
     let task = world.submit().await;
     world.store.cancel_task(task.id, "ops", None).await.expect("cancelled");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlx::PgPool;
 use tasker_messages::{
-    Heartbeat, Namespace, Queue, QueueLoad, StepKind, TaskId, WorkerId, WorkerView, code,
+    Heartbeat, Namespace, Queue, QueueLoad, Scope, StepKind, TaskId, WorkerId, WorkerView, code,
 };
 use uuid::Uuid;
 
@@ -69,7 +69,12 @@ async fn offers(pool: PgPool) {
     world.store.record_heartbeat(&here, &beat(able, "t.before", false)).await.expect("recorded");
     assert_eq!(first().await, "before enqueued queued");
 
-    let listed = world.store.list_workers(Some(&here), LIVE, 100).await.expect("read").workers;
+    let listed = world
+        .store
+        .list_workers(&Scope::of(Some(here.clone())), LIVE, 100)
+        .await
+        .expect("read")
+        .workers;
     let shown: Vec<(WorkerId, bool, bool)> =
         listed.iter().map(|w| (w.id, w.live, w.draining)).collect();
     // By name: t.before (three of them, by id), t.other.
@@ -82,7 +87,7 @@ async fn offers(pool: PgPool) {
             (lacking, true, false)
         ]
     );
-    let all = world.store.list_workers(None, LIVE, 2).await.expect("read").workers;
+    let all = world.store.list_workers(&Scope::All, LIVE, 2).await.expect("read").workers;
     assert_eq!(all[0].namespace, there, "namespaces in order, and no more than asked for");
     assert_eq!(all.len(), 2);
 }
@@ -227,7 +232,9 @@ async fn a_wish_to_drain_stays_until_it_is_seen(pool: PgPool) {
     let world = World::new(pool).await;
     let (here, there) = (super::ns(), Namespace::new("elsewhere").expect("a name"));
     let worker = WorkerId::from_uuid(Uuid::now_v7());
-    let ask = async || world.store.ask_to_drain(worker, "me", "r", LIVE).await.expect("decided");
+    let ask = async || {
+        world.store.ask_to_drain(&Scope::All, worker, "me", "r", LIVE).await.expect("decided")
+    };
     let heard = async |namespace: &Namespace, draining| {
         let beat = beat(worker, "x", draining);
         world.store.record_heartbeat(namespace, &beat).await.expect("recorded")
@@ -238,12 +245,12 @@ async fn a_wish_to_drain_stays_until_it_is_seen(pool: PgPool) {
     assert_eq!(ask().await.map_err(|refusal| refusal.code), Err(code::WORKER_SILENT.to_owned()));
     assert!(!heard(&here, false).await, "a wish that was refused is none");
     ask().await.expect("taken");
-    let first = world.store.worker(worker, LIVE).await.expect("read").workers;
+    let first = world.store.worker(&Scope::All, worker, LIVE).await.expect("read").workers;
     assert_eq!(first.len(), 2);
     assert!(first.iter().all(|view| view.drain_asked_at.is_some() && !view.draining));
     assert!(heard(&here, false).await && heard(&here, true).await && heard(&there, false).await);
     ask().await.expect("taken");
-    let second = world.store.worker(worker, LIVE).await.expect("read").workers;
+    let second = world.store.worker(&Scope::All, worker, LIVE).await.expect("read").workers;
     let asked = |views: &[WorkerView]| views[0].drain_asked_at.clone();
     assert_eq!(asked(&first), asked(&second), "to ask twice is to ask once");
     let audited: i64 = sqlx::query_scalar(
