@@ -12,6 +12,7 @@ mod effects;
 mod fingerprint;
 mod holes;
 mod mutant;
+mod publishing;
 mod requests;
 mod rows;
 mod scenario;

@@ -33,6 +33,12 @@ pub(crate) enum Mutant {
     SpanUnclaimed,
     /// Members are published without the claim that their row requires.
     MemberUnclaimed,
+    /// Members that were given back are published by their publisher without a claim, too.
+    ReleasedMember,
+    /// What the bus stores late runs at once.
+    LateUnclaimed,
+    /// So does what is published once more, as the confirmation was lost.
+    RepeatedUnclaimed,
     /// A new worker trusts the bus.
     NewWorkerTrusts,
     /// A worker does not notice that the consumer was made anew.

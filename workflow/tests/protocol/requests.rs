@@ -6,6 +6,7 @@ use tasker_workflow::ClaimDecision;
 use crate::action::{Action, Way};
 use crate::holes::Hole;
 use crate::mutant::Mutant;
+use crate::publishing::Sending;
 use crate::rows::{Applied, Asked, Lease, Released, Report};
 use crate::scenario::{Ending, Scenario};
 use crate::watch::Watch;
@@ -278,8 +279,15 @@ impl State {
             let mut rows = self.rows.clone();
             let seen = rows.edges_of(report.slot);
             for slot in rows.store_outcome(scenario, report, seen, watch).ready {
-                let out = Outgoing { slot: slot as u8, seq: 1, attempt: 1, claim_required: false };
-                self.put_on_bus(out, false, watch);
+                let out = Outgoing {
+                    slot: slot as u8,
+                    seq: 1,
+                    attempt: 1,
+                    claim_required: false,
+                    is_first: true,
+                    repeated: false,
+                };
+                self.put_on_bus(scenario, out, Sending::Confirmed, watch);
             }
         }
         let hold = self.hold(worker, place);

@@ -25,7 +25,7 @@ pub(crate) enum Fault {
     Restart,
     /// Somebody deletes the consumer, and it is made again.
     NewConsumer,
-    /// The bus takes a message twice, because it has forgotten its id.
+    /// An orchestrator is stopped for longer than the bus remembers ids, with a copy in its hands.
     Duplicate,
     /// A reply, an acknowledgement or a confirmation is lost.
     Drop,
@@ -81,8 +81,6 @@ impl Fault {
 pub(crate) struct Budget {
     left: [u8; Fault::COUNT],
     total: u8,
-    /// Whether the bus has taken a message twice.
-    pub(crate) doubled: bool,
 }
 
 impl Budget {
@@ -90,16 +88,11 @@ impl Budget {
     pub(crate) fn new(total: u8, kinds: &[(Fault, u8)]) -> Self {
         let mut left = [0; Fault::COUNT];
         kinds.iter().for_each(|&(fault, n)| left[fault as usize] = n);
-        Self { left, total, doubled: false }
+        Self { left, total }
     }
 
     pub(crate) fn allows(&self, fault: Fault) -> bool {
         self.left[fault as usize] > 0 && (fault.is_free() || self.total > 0)
-    }
-
-    /// Nothing goes wrong any more.
-    pub(crate) fn exhausted(self) -> Self {
-        Self { doubled: self.doubled, ..Self::default() }
     }
 
     /// Whether anything may still go wrong.
@@ -110,7 +103,6 @@ impl Budget {
     pub(crate) fn spend(&mut self, fault: Fault) {
         self.left[fault as usize] -= 1;
         self.total -= u8::from(!fault.is_free());
-        self.doubled |= fault == Fault::Duplicate;
         if self.total == 0 {
             // Which ones are left makes no difference any more.
             self.left[..Fault::Retryable as usize].fill(0);

@@ -129,14 +129,13 @@ impl State {
         let hold = self.hold(worker, place);
         (hold.phase, hold.asked_seq) = (Phase::Running, hold.seq);
         let (slot, attempt) = (usize::from(hold.slot), hold.attempt);
-        let doubled = self.budget.doubled;
         let Some(step) = self.rows.steps[slot].as_mut() else {
             return watch.broken("a step runs that does not exist");
         };
         let bit = 1 << attempt.min(63);
         let before = step.ran & bit != 0 && attempt < 63;
         step.ran |= bit;
-        watch.require(!before || doubled, "one attempt runs twice");
+        watch.require(!before, "one attempt runs twice");
         let waits = step.state == StepState::Pending && step.outcome.is_none();
         watch.require(!waits, "a step runs before its parents have ended");
         if let Some(batch) = scenario.batch_of(slot) {

@@ -131,15 +131,22 @@ pub(crate) struct Outgoing {
     pub(crate) seq: u8,
     pub(crate) attempt: u8,
     pub(crate) claim_required: bool,
+    /// Whether the bus knew no copy when it was read.
+    pub(crate) is_first: bool,
+    /// Whether it was published and not confirmed.
+    pub(crate) repeated: bool,
 }
 
 /// Members that an orchestrator publishes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Span {
     pub(crate) batch: u8,
     pub(crate) from: u8,
     pub(crate) next: u8,
+    pub(crate) upto: u8,
     pub(crate) taken_over: bool,
+    /// Those that are still to be published, as they were read.
+    pub(crate) members: Vec<Outgoing>,
 }
 
 /// What an orchestrator remembers; all of it may be lost.
@@ -239,6 +246,8 @@ impl State {
                     seq: step.dispatch_seq,
                     attempt: step.attempt,
                     claim_required: claim_required || step.claim_required,
+                    is_first: !self.bus.knows(slot as u8, step.dispatch_seq),
+                    repeated: false,
                 });
             }
         }
