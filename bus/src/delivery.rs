@@ -108,6 +108,12 @@ impl AckHandle {
         self.send(Bytes::from_static(b"+WPI")).await;
     }
 
+    /// Whether this and another one are of deliveries of the same message.
+    pub fn is_same_message(&self, other: &Self) -> bool {
+        let place = |handle: &Self| Position::parse(&handle.reply).map(|p| p.stream_sequence);
+        place(self) == place(other)
+    }
+
     async fn send(&self, payload: Bytes) {
         if let Err(error) = self.bus.inner.client.publish(self.reply.clone(), payload).await {
             tracing::debug!(%error, "acknowledgement not sent");

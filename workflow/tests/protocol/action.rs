@@ -53,6 +53,7 @@ pub(crate) enum Action {
     Deliver { worker: u8, key: Key },
     Start { worker: u8, hold: u8 },
     Finish { worker: u8, hold: u8, ending: Ending },
+    Abandon { worker: u8, hold: u8 },
     Beat { worker: u8 },
     LeaseEnds { slot: u8 },
     Expire { key: Key },
@@ -223,6 +224,10 @@ impl State {
             }
             if hold.phase == Phase::Waiting {
                 list.push((Action::Start { worker, hold: place }, None));
+            }
+            let begun_here = matches!(hold.phase, Phase::Running | Phase::Reporting(_));
+            if begun_here && (hold.asks() || hold.phase == Phase::Running) {
+                list.push((Action::Abandon { worker, hold: place }, Some(Fault::Abandoned)));
             }
             if hold.phase == Phase::Running {
                 self.endings(scenario, worker, place, list);

@@ -6,7 +6,7 @@ use crate::mutant::Mutant;
 use crate::rows::{GONE, Lease};
 use crate::scenario::{Fault, Scenario};
 use crate::watch::Watch;
-use crate::world::{Answer, Node, State};
+use crate::world::{Answer, Late, Node, State};
 
 impl State {
     /// Does it.
@@ -88,6 +88,10 @@ impl State {
                 if fault.is_some() {
                     step.excuse();
                 }
+                // A lease lasts longer than a claim that asks for the same again is of use.
+                let slot = usize::from(slot);
+                self.late
+                    .retain(|late| !matches!(late, Late::Claim(a) if a.slot == slot && a.again));
             }
             Action::Expire { key } => self.expire(key, watch),
             Action::Lose { key } => {

@@ -10,7 +10,7 @@ mod bus;
 mod checks;
 mod effects;
 mod fingerprint;
-mod holes;
+mod mended;
 mod mutant;
 mod publishing;
 mod requests;

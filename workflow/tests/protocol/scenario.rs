@@ -3,7 +3,6 @@
 use tasker_messages::{StepFailure, StepKind};
 use tasker_workflow::{Template, batching};
 
-use crate::holes::Hole;
 use crate::mutant::Mutant;
 
 /// What may go wrong, or what handlers may do. Each has a budget per path.
@@ -37,6 +36,8 @@ pub(crate) enum Fault {
     Hasty,
     /// A worker is told to end.
     Drain,
+    /// A run ends without an outcome that is stored, or it is refused for good.
+    Abandoned,
     /// The task is cancelled.
     Cancel,
     /// A handler fails and may be tried again.
@@ -48,7 +49,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Fault; 18] = [
+    pub(crate) const ALL: [Fault; 19] = [
         Fault::WorkerCrash,
         Fault::NodeCrash,
         Fault::Expiry,
@@ -63,6 +64,7 @@ impl Fault {
         Fault::Ambiguous,
         Fault::Hasty,
         Fault::Drain,
+        Fault::Abandoned,
         Fault::Cancel,
         Fault::Retryable,
         Fault::Permanent,
@@ -158,8 +160,6 @@ pub(crate) struct Scenario {
     pub(crate) begins_sealed: bool,
     pub(crate) budget: Budget,
     pub(crate) mutant: Option<Mutant>,
-    /// What the product still does and counts as a violation here.
-    pub(crate) strict_about: Option<Hole>,
     pub(crate) kinds: Vec<StepKind>,
     pub(crate) positions: Vec<usize>,
 }
@@ -206,7 +206,6 @@ impl Scenario {
             begins_sealed: false,
             budget: Budget::default(),
             mutant: None,
-            strict_about: None,
             kinds,
             positions,
         }
@@ -214,11 +213,6 @@ impl Scenario {
 
     pub(crate) fn is(&self, mutant: Mutant) -> bool {
         self.mutant == Some(mutant)
-    }
-
-    /// Whether what the product still does is let pass, and counted.
-    pub(crate) fn lets_pass(&self, hole: Hole) -> bool {
-        self.strict_about != Some(hole)
     }
 
     /// How many rows there may be: one for each step of the template and each member.

@@ -92,6 +92,8 @@ fn a_chain_that_is_handed_over() {
         "worker drained",
         "delivery: of a later attempt than the held one",
         "publish: taken twice",
+        "delivery: of a copy",
+        "release: sent again meanwhile",
     ];
     holds(&scenarios::chain(), &paths);
 }

@@ -2,6 +2,8 @@
 
 use std::hash::{Hash, Hasher};
 
+use tasker_messages::Verdict;
+
 use crate::bus::{Bus, Key};
 use crate::fingerprint::Fingerprint;
 use crate::rows::{Asked, Lease, Released, Report, Rows};
@@ -38,7 +40,7 @@ pub(crate) enum Answer {
     Held,
     Drop,
     Verdict {
-        acknowledges: bool,
+        verdict: Verdict,
         next: Option<Next>,
     },
     Released {
@@ -103,6 +105,8 @@ pub(crate) struct Worker {
     pub(crate) holds: Vec<Hold>,
     /// Whether what is old must be claimed: it is new, or has seen the bus restart.
     pub(crate) doubts: bool,
+    /// Attempts that it began and will not end, by their steps.
+    pub(crate) begun: Vec<(u8, u8)>,
     /// Whether it was told to end. When it holds nothing any more, another one takes its place.
     pub(crate) drains: bool,
 }
