@@ -18,6 +18,9 @@ use crate::{BusError, Connection, connection};
 pub(crate) static PROTOCOL: LazyLock<HeaderName> =
     LazyLock::new(|| HeaderName::from_static(PROTOCOL_HEADER));
 
+/// Carried by what is published once more because its acknowledgement is missing.
+pub(crate) static REPEATED: HeaderName = HeaderName::from_static("tasker-repeated");
+
 static PROTOCOL_HEADERS: LazyLock<HeaderMap> = LazyLock::new(|| {
     let mut headers = HeaderMap::new();
     headers.insert(PROTOCOL.clone(), PROTOCOL_VERSION);

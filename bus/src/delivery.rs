@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tasker_messages::Refusal;
 
 use crate::Bus;
+use crate::bus::REPEATED;
 use crate::incoming;
 
 /// One delivery of a JetStream message.
@@ -19,8 +20,9 @@ pub struct Delivery {
     pub consumer_sequence: u64,
     /// How often its consumer has delivered it, this time included.
     pub num_delivered: u64,
-    /// Whether the connection was lost while the message was on its way. The server may have been
-    /// restarted then and have forgotten deliveries, so that `num_delivered` is too low.
+    /// Whether `num_delivered` may be too low: the connection was lost while the message was on its way,
+    /// so that the server may have been restarted and have forgotten deliveries; or it was published
+    /// once more, so that there may have been an earlier message.
     pub doubtful: bool,
     /// How many messages the consumer has not delivered yet.
     pub pending: u64,
@@ -59,12 +61,13 @@ impl Delivery {
     ) -> Result<Self, Subject> {
         let Some(reply) = message.reply else { return Err(message.subject) };
         let Some(position) = Position::parse(&reply) else { return Err(reply) };
+        let repeated = message.headers.as_ref().is_some_and(|h| h.get(REPEATED.clone()).is_some());
         Ok(Self {
             payload: message.payload,
             stream_sequence: position.stream_sequence,
             consumer_sequence: position.consumer_sequence,
             num_delivered: position.num_delivered,
-            doubtful,
+            doubtful: doubtful || repeated,
             pending: position.pending,
             published_unix_nanos: position.published_unix_nanos,
             handle: AckHandle { bus: bus.clone(), reply },
@@ -103,6 +106,12 @@ impl AckHandle {
     /// The message is still being worked on: its time starts anew.
     pub async fn in_progress(&self) {
         self.send(Bytes::from_static(b"+WPI")).await;
+    }
+
+    /// Whether this and another one are of deliveries of the same message.
+    pub fn is_same_message(&self, other: &Self) -> bool {
+        let place = |handle: &Self| Position::parse(&handle.reply).map(|p| p.stream_sequence);
+        place(self) == place(other)
     }
 
     async fn send(&self, payload: Bytes) {

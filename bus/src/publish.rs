@@ -14,7 +14,7 @@ use serde::Deserialize;
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::time::Instant;
 
-use crate::bus::protocol_headers;
+use crate::bus::{REPEATED, protocol_headers};
 use crate::{Bus, BusError, Connection, PublishError};
 
 /// One message to publish.
@@ -148,7 +148,9 @@ impl<'a> Call<'a> {
         while open > 0 || sent < todo.len() {
             if sent < todo.len() && open < self.window {
                 let number = first_number + sent as u64;
-                match tokio::time::timeout(self.timeout, self.publish(todo[sent], number)).await {
+                match tokio::time::timeout(self.timeout, self.publish(todo[sent], number, repeated))
+                    .await
+                {
                     Ok(Ok(())) => open += 1,
                     Ok(Err(error)) => self.results[todo[sent]] = Some(Err(error.into())),
                     Err(_) => return,
@@ -177,7 +179,9 @@ impl<'a> Call<'a> {
         }
     }
 
-    async fn publish(&self, index: usize, number: u64) -> Result<(), BusError> {
+    /// A repeated one says so: a server that was restarted meanwhile knows only the ids of what it still
+    /// stores, and what was worked off since the first time it takes for new.
+    async fn publish(&self, index: usize, number: u64, repeated: bool) -> Result<(), BusError> {
         let message = &self.messages[index];
         let id: HeaderValue = message
             .message_id
@@ -185,6 +189,9 @@ impl<'a> Call<'a> {
             .map_err(|e: header::ParseHeaderValueError| BusError::send(&message.subject, e))?;
         let mut headers = protocol_headers();
         headers.insert(header::NATS_MESSAGE_ID, id);
+        if repeated {
+            headers.insert(REPEATED.clone(), "1");
+        }
         let reply = format!("{}.{number}", self.inbox.prefix);
         let client = &self.bus.inner.client;
         let (subject, payload) = (message.subject.clone(), message.payload.clone());

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use support::{TestServer, within};
 use tasker_bus::{
-    Bus, BusError, Delivery, Outgoing, PublishError, PullEvent, PullOptions, Puller, RequestError,
-    ResetReason,
+    Bus, BusError, Delivery, Outgoing, PublishError, Published, PullEvent, PullOptions, Puller,
+    RequestError, ResetReason,
 };
 use tasker_config::Settings;
 use tasker_messages::{Namespace, Queue, Refusal, code, subject};
@@ -292,6 +292,40 @@ async fn a_restarted_server_voids_credit_and_work_goes_on() {
     }
     seen.sort_unstable();
     assert_eq!(seen, [1, 2]);
+}
+
+#[tokio::test]
+async fn what_is_published_once_more_is_doubtful() {
+    let mut setup = Setup::new().await;
+    setup.ensure_durable().await;
+    let mut puller = setup.pull(brisk());
+    puller.request(1).await.expect("open");
+    setup.publish(0..1).await;
+    let first = message(&mut puller).await;
+    assert!(!first.doubtful);
+    first.handle.ack().await;
+    within("nothing is left", async { while setup.load().await != (0, 0) {} }).await;
+    // It is killed with what it has not read.
+    setup.server.tell("STOP");
+    let (bus, server) = (setup.bus.clone(), &mut setup.server);
+    let lost = Outgoing {
+        subject: subject::work(&setup.namespace, &setup.queue),
+        message_id: "m1".to_owned(),
+        payload: Bytes::from_static(b"1"),
+    };
+    let (published, ()) = tokio::join!(bus.publish_jetstream(vec![lost]), async {
+        bus.flush().await.expect("written");
+        server.end("KILL");
+        server.run();
+    });
+    assert!(published[0].is_ok(), "{published:?}");
+    // Why: the id of what was acknowledged before the restart is not known any more.
+    let again = setup.bus.publish_jetstream(vec![setup.outgoing(0)]).await;
+    assert!(matches!(again[0], Ok(Published { duplicate: false, .. })), "{again:?}");
+    for doubtful in [true, false] {
+        let delivery = message_after_resets(&mut puller).await;
+        assert_eq!((delivery.doubtful, delivery.num_delivered), (doubtful, 1));
+    }
 }
 
 #[tokio::test]

@@ -11,6 +11,11 @@ pub struct ClaimRequest {
     pub worker: WorkerId,
     /// The steps.
     pub claims: Vec<Claim>,
+    /// Until when the worker waits for the answer, in milliseconds since 1970 by the server's clock. What
+    /// were granted later would be granted to nobody: the worker has asked again meanwhile, and may
+    /// have been told that another one holds the step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_ms: Option<i64>,
 }
 
 /// One claim.
@@ -23,6 +28,10 @@ pub struct Claim {
     /// Whether the same message was delivered before, so that a worker vanished with it. That
     /// charges the retry budget; a message that was lost or sent again by a sweep does not.
     pub redelivered: bool,
+    /// The attempt that this worker has begun and will not end, if there is one: should it still be the
+    /// worker's own, another one follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun: Option<u32>,
 }
 
 /// The answer to a [`ClaimRequest`], one verdict per claim in the same order.

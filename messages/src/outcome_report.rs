@@ -145,7 +145,7 @@ pub struct NextStep {
 }
 
 /// What became of one reported outcome.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// Stored, or a retry was scheduled; the work message can be acknowledged.

@@ -1,6 +1,7 @@
 //! Claims: a step that was delivered before runs again only under a new attempt.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Instant;
 
 use tasker_messages::{Claim, ClaimVerdict, Namespace, ReleasedStep, StepId, StepKind, WorkerId};
 use tasker_workflow::{ClaimDecision, ClaimFacts, decide_claim};
@@ -17,6 +18,8 @@ pub struct Granted {
     /// Steps whose budget was used up by workers that vanished: they are to be ended with an error
     /// outcome for this attempt.
     pub poisoned: Vec<Reclaim>,
+    /// Nothing was decided: nobody waits for it any more.
+    pub is_late: bool,
 }
 
 /// A step that is to be ended because its workers vanished.
@@ -33,15 +36,18 @@ pub struct Reclaim {
 }
 
 impl Store {
-    /// Decides claims of one worker: raises the attempt of each step that may run and leases it.
+    /// Decides claims of one worker: raises the attempt of each step that may run and leases it. Once
+    /// the rows are locked after `until`, nothing is decided: whoever asked has asked again, and that
+    /// request is decided after this one.
     pub async fn claim_steps(
         &self,
         namespace: &Namespace,
         worker: WorkerId,
         claims: &[Claim],
         lease_ms: u64,
+        until: Option<Instant>,
     ) -> Result<Granted, StoreError> {
-        retry_conflicts(|| self.claim_once(namespace, worker, claims, lease_ms)).await
+        retry_conflicts(|| self.claim_once(namespace, worker, claims, lease_ms, until)).await
     }
 
     async fn claim_once(
@@ -50,12 +56,16 @@ impl Store {
         worker: WorkerId,
         claims: &[Claim],
         lease_ms: u64,
+        until: Option<Instant>,
     ) -> Result<Granted, StoreError> {
         let ids: Vec<Uuid> = claims.iter().map(|c| c.step_id.as_uuid()).collect();
         let mut tx = self.hot.begin().await?;
         sqlx::query_file_scalar!("queries/outcomes/lock_steps.sql", &ids, namespace.as_str())
             .fetch_all(&mut *tx)
             .await?;
+        if until.is_some_and(|until| Instant::now() > until) {
+            return Ok(Granted { is_late: true, ..Granted::default() });
+        }
         let rows = sqlx::query_file!(
             "queries/claims/facts.sql",
             &ids,

@@ -73,7 +73,7 @@ pub fn decide_claim(claim: &Claim, facts: &ClaimFacts) -> ClaimDecision {
     if facts.held_by_other {
         return ClaimDecision::Held;
     }
-    if facts.held_by_claimant {
+    if facts.held_by_claimant && claim.begun != Some(facts.attempt) {
         // It was granted before: the answer was lost, or the request came twice. A worker that runs the
         // step does not ask.
         return ClaimDecision::Run { attempt: facts.attempt, tries: facts.tries };
@@ -102,9 +102,15 @@ mod tests {
         max_attempts: 3,
     };
 
+    fn check_begun(facts: ClaimFacts, begun: Option<u32>, expect: ClaimDecision) {
+        let step_id = StepId::from_uuid(uuid::Uuid::nil());
+        let claim = Claim { step_id, dispatch_seq: 2, redelivered: true, begun };
+        assert_eq!(decide_claim(&claim, &facts), expect, "{facts:?} {begun:?}");
+    }
+
     fn check(facts: ClaimFacts, redelivered: bool, expect: ClaimDecision) {
         let step_id = StepId::from_uuid(uuid::Uuid::nil());
-        let claim = Claim { step_id, dispatch_seq: 2, redelivered };
+        let claim = Claim { step_id, dispatch_seq: 2, redelivered, begun: None };
         assert_eq!(decide_claim(&claim, &facts), expect, "{facts:?}");
     }
 
@@ -125,6 +131,11 @@ mod tests {
         let granted = ClaimFacts { held_by_claimant: true, ..last };
         check(granted, true, ClaimDecision::Run { attempt: 4, tries: 2 });
         check(ClaimFacts { ended: true, ..granted }, true, ClaimDecision::Drop(DropReason::Ended));
+        // Unless it has begun that attempt, and given up.
+        let own = ClaimFacts { held_by_claimant: true, ..FACTS };
+        check_begun(own, Some(4), ClaimDecision::Run { attempt: 5, tries: 2 });
+        check_begun(own, Some(3), ClaimDecision::Run { attempt: 4, tries: 1 });
+        check_begun(last, Some(4), ClaimDecision::Poison { tries: 3 });
         let dead = ClaimFacts { live: false, ..FACTS };
         check(dead, true, ClaimDecision::Drop(DropReason::Unknown));
     }

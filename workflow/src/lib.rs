@@ -7,6 +7,7 @@ pub mod batching;
 mod claim;
 mod convergence;
 mod decision;
+mod delivery;
 mod dispatch;
 mod event;
 mod graph;
@@ -31,6 +32,7 @@ pub use convergence::{
     undecided_steps, unfounded_steps,
 };
 pub use decision::{choose, stored_choice};
+pub use delivery::{AfterReport, Dispatched, Meeting, after_report, meet};
 pub use dispatch::{Source, WindowLimits, publishable, share_out, window_size};
 pub use event::{
     AttemptEnd, EventCondition, EventTemplate, UnknownCondition, attempt_end, events_of,

@@ -3,8 +3,10 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tasker_bus::RequestError;
 use tasker_messages::subject::Request;
 use tasker_messages::{Claim, ClaimReply, ClaimRequest, ClaimVerdict, Namespace};
 
@@ -98,9 +100,10 @@ async fn claim(core: &Arc<Core>, namespace: &Namespace, set: Vec<Asking>) {
         step_id: asking.step.item.step_id,
         dispatch_seq: asking.step.item.dispatch_seq,
         redelivered: asking.redelivered,
+        begun: core.held.begun(asking.step.item.step_id),
     });
-    let request = ClaimRequest { worker: core.id, claims: claims.collect() };
-    let Some(reply) = ask(core, namespace, &request).await else { return };
+    let request = ClaimRequest { worker: core.id, claims: claims.collect(), until_ms: None };
+    let Some(reply) = ask(core, namespace, request).await else { return };
     if reply.verdicts.len() != set.len() {
         tracing::error!(
             claims = set.len(),
@@ -114,12 +117,20 @@ async fn claim(core: &Arc<Core>, namespace: &Namespace, set: Vec<Asking>) {
 }
 
 /// Asks until there is an answer; `None` if the request is refused for good.
-async fn ask(core: &Core, namespace: &Namespace, request: &ClaimRequest) -> Option<ClaimReply> {
+///
+/// A request that is not answered in time is not served later: after the next one has been answered, a
+/// step that is held by another worker is forgotten, and nobody would hear of what is granted then.
+async fn ask(core: &Core, namespace: &Namespace, mut request: ClaimRequest) -> Option<ClaimReply> {
     let subject = Request::Claim.subject(namespace);
     let timeout = core.settings.nats.request_timeout();
     let mut back_off = BackOff::of_requests();
+    let mut tells_time = true;
     loop {
-        match core.bus.request(subject.clone(), request, timeout).await {
+        // The answer takes its time as well.
+        let until = Instant::now() + timeout / 10 * 9;
+        let until = core.bus.server_unix_nanos(until).filter(|_| tells_time);
+        request.until_ms = until.map(|nanos| nanos / 1_000_000);
+        match core.bus.request(subject.clone(), &request, timeout).await {
             Ok(reply) => return Some(reply),
             Err(error) if !error.is_retryable() => {
                 tracing::error!(%error, claims = request.claims.len(), "claims are refused");
@@ -127,6 +138,8 @@ async fn ask(core: &Core, namespace: &Namespace, request: &ClaimRequest) -> Opti
             }
             Err(error) => {
                 tracing::debug!(%error, claims = request.claims.len(), "claiming again");
+                // Should a clock be wrong, it is not refused for ever.
+                tells_time = !matches!(error, RequestError::Refused(_));
                 back_off.pause().await;
             }
         }
@@ -160,7 +173,7 @@ async fn follow(core: &Core, mut step: Step, verdict: ClaimVerdict) {
         ClaimVerdict::Drop(reason) => {
             count("drop").increment(1);
             tracing::debug!(step.id = %step.item.step_id, ?reason, "not to be run");
-            for ack in core.held.settle(vec![step.hold]).into_iter().flatten() {
+            if let Some(ack) = core.held.settle_one(step.hold) {
                 ack.ack().await;
             }
         }

@@ -100,7 +100,7 @@ async fn yield_step(step: Step) {
     let step_id = step.item.step_id;
     let back = ReleasedStep { step_id, attempt: step.attempt, dispatch_seq, unstarted: false };
     if !core.give_back_steps(&step.place.namespace, vec![back]).await.is_empty() {
-        for ack in core.held.settle(vec![step.hold]).into_iter().flatten() {
+        if let Some(ack) = core.held.settle_one(step.hold) {
             ack.ack().await;
         }
     }

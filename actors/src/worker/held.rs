@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tasker_bus::AckHandle;
 use tasker_messages::{NodeId, RunningStep, StepId, StepKind, WorkItem};
+use tasker_workflow::{Dispatched, Meeting, meet};
 use tokio::sync::Notify;
 
 use super::core::Core;
@@ -49,30 +50,9 @@ impl HeldStep {
     pub(crate) fn is_unstarted(&self) -> bool {
         self.phase == Phase::Waiting
     }
-}
 
-/// What a delivery is to a worker that may hold the same step already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Meeting {
-    /// The step is not held.
-    New,
-    /// The same dispatch again, or a newer one of the attempt that is held: go on with it under the
-    /// new delivery.
-    Same,
-    /// An older dispatch than the one that is held.
-    Older,
-    /// A later attempt: what is held has been overtaken.
-    Later,
-}
-
-/// `held` and `come` are attempt and `dispatch_seq`. A claim raises the attempt that is held, so a
-/// redelivery may name a lower one.
-fn meet(held: Option<(u32, u32)>, come: (u32, u32)) -> Meeting {
-    match held {
-        None => Meeting::New,
-        Some((_, seq)) if come.1 < seq => Meeting::Older,
-        Some((attempt, seq)) if come.1 > seq && come.0 > attempt => Meeting::Later,
-        Some(_) => Meeting::Same,
+    fn dispatched(&self) -> Dispatched {
+        Dispatched { attempt: self.attempt, dispatch_seq: self.dispatch_seq }
     }
 }
 
@@ -84,10 +64,16 @@ pub(crate) enum Admitted {
     Known(Option<AckHandle>),
 }
 
+/// Most attempts without an end that are kept in mind; beyond that all are forgotten.
+const MAX_UNFINISHED: usize = 1_024;
+
 /// All held steps of a worker.
 #[derive(Default)]
 pub(crate) struct HeldSteps {
     steps: Mutex<HashMap<StepId, HeldStep>>,
+    /// Attempts that were begun here and forgotten without an outcome: whoever has one of these steps
+    /// again must not run the same attempt again.
+    begun: Mutex<HashMap<StepId, u32>>,
     serial: AtomicU64,
     emptied: Notify,
 }
@@ -113,20 +99,20 @@ impl HeldSteps {
         let mut steps = held.steps();
         let entry = steps.entry(item.step_id);
         let known = match &entry {
-            Entry::Occupied(known) => Some((known.get().attempt, known.get().dispatch_seq)),
+            Entry::Occupied(known) => Some(known.get().dispatched()),
             Entry::Vacant(_) => None,
         };
-        match (meet(known, (item.attempt, item.dispatch_seq)), entry) {
+        let come = Dispatched { attempt: item.attempt, dispatch_seq: item.dispatch_seq };
+        match (meet(known, come), entry) {
             (Meeting::Older, _) => Admitted::Known(ack),
             (Meeting::Same, Entry::Occupied(mut known)) => {
                 let known = known.get_mut();
-                let previous = match ack {
-                    Some(ack) => known.ack.replace(ack),
-                    None => None,
-                };
-                let replaced = known.dispatch_seq != item.dispatch_seq;
                 known.dispatch_seq = item.dispatch_seq;
-                Admitted::Known(previous.filter(|_| replaced))
+                let Some(ack) = ack else { return Admitted::Known(None) };
+                // What comes again is held on. Another message is one too many, be it that the step was
+                // dispatched again, or that the bus took this dispatch twice: nobody would extend it.
+                let again = known.ack.as_ref().is_some_and(|held| held.is_same_message(&ack));
+                Admitted::Known(known.ack.replace(ack).filter(|_| !again))
             }
             (_, entry) => {
                 let serial = held.next_serial();
@@ -161,8 +147,29 @@ impl HeldSteps {
         self.with(hold, |step| step.dispatch_seq).filter(|held| *held != dispatch_seq)
     }
 
+    fn unfinished(&self) -> MutexGuard<'_, HashMap<StepId, u32>> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The attempt of a step that was begun here and will not be ended.
+    pub(crate) fn begun(&self, step: StepId) -> Option<u32> {
+        self.unfinished().get(&step).copied()
+    }
+
+    /// A step was forgotten. If its handler was called, its attempt is kept in mind.
+    fn note_forgotten(&self, step: &HeldStep) {
+        if matches!(step.phase, Phase::Running | Phase::Reporting) {
+            let mut unfinished = self.unfinished();
+            if unfinished.len() >= MAX_UNFINISHED {
+                unfinished.clear();
+            }
+            unfinished.insert(step.step_id, step.attempt);
+        }
+    }
+
     /// The claim was granted.
     pub(crate) fn granted(&self, hold: &Hold, attempt: u32) {
+        self.unfinished().remove(&hold.step_id);
         self.with(hold, |step| {
             step.attempt = attempt;
             step.phase = Phase::Waiting;
@@ -189,10 +196,10 @@ impl HeldSteps {
         })
     }
 
-    /// The holds are done with. Gives their messages, in order, where they are still current.
-    pub(crate) fn settle(&self, holds: Vec<Hold>) -> Vec<Option<AckHandle>> {
+    /// The holds are done with. Gives what was held, in order, where they are still current.
+    pub(crate) fn settle(&self, holds: Vec<Hold>) -> Vec<Option<HeldStep>> {
         let mut steps = self.steps();
-        let settled = holds.iter().map(|hold| remove(&mut steps, hold.step_id, hold.serial)?.ack);
+        let settled = holds.iter().map(|hold| remove(&mut steps, hold.step_id, hold.serial));
         let settled = settled.collect();
         let empty = steps.is_empty();
         drop(steps);
@@ -202,6 +209,11 @@ impl HeldSteps {
         // Their entries are gone; dropping the holds only frees slots that are still booked.
         drop(holds);
         settled
+    }
+
+    /// One hold is done with. Gives its message, if it is still current.
+    pub(crate) fn settle_one(&self, hold: Hold) -> Option<AckHandle> {
+        self.settle(vec![hold]).pop()??.ack
     }
 
     /// Steps that have been held for longer than `age`, for a sign of life.
@@ -343,35 +355,14 @@ impl Drop for Hold {
     fn drop(&mut self) {
         self.leave_slot();
         let mut steps = self.core.held.steps();
-        let forgotten = remove(&mut steps, self.step_id, self.serial).is_some();
-        let empty = forgotten && steps.is_empty();
+        let forgotten = remove(&mut steps, self.step_id, self.serial);
+        let empty = forgotten.is_some() && steps.is_empty();
         drop(steps);
+        if let Some(step) = forgotten {
+            self.core.held.note_forgotten(&step);
+        }
         if empty {
             self.core.held.emptied.notify_waiters();
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn deliveries_of_held_steps() {
-        // (held attempt, seq), (come attempt, seq)
-        let table = [
-            (None, (1, 1), Meeting::New),
-            (Some((1, 1)), (1, 1), Meeting::Same),
-            // Claimed after a redelivery, and delivered once more.
-            (Some((3, 1)), (1, 1), Meeting::Same),
-            // Taken for lost and dispatched again while it runs here.
-            (Some((1, 1)), (1, 2), Meeting::Same),
-            (Some((2, 2)), (1, 1), Meeting::Older),
-            // A retry, while the report of the failed attempt waits for its answer.
-            (Some((1, 1)), (2, 2), Meeting::Later),
-        ];
-        for (held, come, expect) in table {
-            assert_eq!(meet(held, come), expect, "{held:?} meets {come:?}");
         }
     }
 }

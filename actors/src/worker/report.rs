@@ -1,6 +1,7 @@
 //! One report: sent until it is answered, then acknowledged.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -10,12 +11,13 @@ use tasker_messages::{
     AttemptFinished, AttemptOutcome, Namespace, NextStep, NodeId, OutcomeVerdicts, Refusal,
     ReleasedStep, StepFailure, Verdict, WorkItem, WorkerId, code,
 };
+use tasker_workflow::{AfterReport, after_report};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::core::{Core, Stage};
 use super::drain::HURRY;
 use super::execute::{Step, run_step};
-use super::held::{Admitted, HeldSteps, Hold};
+use super::held::{Admitted, HeldStep, HeldSteps, Hold};
 use super::outbox::Finished;
 use super::place::Place;
 use super::retry::BackOff;
@@ -268,14 +270,17 @@ async fn settle(core: &Core, report: Report, verdicts: &[Verdict]) {
             "an answer does not fit its report; what has no verdict comes back"
         );
     }
-    let acks = core.held.settle(report.holds);
-    for ((ack, verdict), finished) in acks.into_iter().zip(verdicts).zip(&report.outcomes) {
-        if *verdict != Verdict::Applied {
+    let held = core.held.settle(report.holds);
+    for ((held, &verdict), finished) in held.into_iter().zip(verdicts).zip(&report.outcomes) {
+        if verdict != Verdict::Applied {
             metrics::counter!("tasker_worker_unapplied_outcomes_total").increment(1);
             tracing::debug!(step.id = %finished.step_id, attempt = finished.attempt, ?verdict);
         }
-        if let Some(ack) = ack.filter(|_| verdict.acknowledges()) {
-            ack.ack().await;
+        let Some(HeldStep { ack: Some(ack), dispatch_seq, .. }) = held else { continue };
+        match after_report(verdict, finished.dispatch_seq, dispatch_seq) {
+            AfterReport::Acknowledge => ack.ack().await,
+            AfterReport::GiveBack => ack.nak(Duration::ZERO).await,
+            AfterReport::Forget => {}
         }
     }
     drop(report.room);

@@ -89,10 +89,17 @@ impl TestServer {
     /// Ends the server by a signal: what is still in memory is written after `TERM` and lost after
     /// `KILL`.
     pub(crate) fn end(&mut self, signal: &str) {
+        self.tell(signal);
         if let Some(mut child) = self.child.take() {
-            let told = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status();
-            assert!(told.is_ok_and(|status| status.success()), "nats-server is told to end");
             let _status = child.wait();
+        }
+    }
+
+    /// Sends the server a signal, if it runs.
+    pub(crate) fn tell(&self, signal: &str) {
+        if let Some(child) = &self.child {
+            let told = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status();
+            assert!(told.is_ok_and(|status| status.success()), "nats-server is told {signal}");
         }
     }
 

@@ -41,8 +41,8 @@ async fn only_the_current_attempt_gets_ahead(pool: PgPool) {
     assert_eq!(verdict(&world, &save(step, 1, 9)).await, NotAhead);
     assert_eq!(verdict(&world, &save(step, 2, 20)).await, Superseded);
 
-    let claim = [Claim { step_id: step, dispatch_seq: 1, redelivered: true }];
-    world.store.claim_steps(&ns(), world.worker, &claim, LEASE_MS).await.expect("claimed");
+    let claim = [Claim { step_id: step, dispatch_seq: 1, redelivered: true, begun: None }];
+    world.store.claim_steps(&ns(), world.worker, &claim, LEASE_MS, None).await.expect("claimed");
     assert_eq!(verdict(&world, &save(step, 1, 20)).await, Superseded, "a zombie");
     assert_eq!(items(&world, step).await, Some(10));
     assert_eq!(verdict(&world, &save(step, 2, 10)).await, NotAhead, "nothing was done");

@@ -1,5 +1,7 @@
 //! What must not happen: stale, foreign and mismatched reports, claims out of turn.
 
+use std::time::{Duration, Instant};
+
 use sqlx::PgPool;
 use tasker_messages::{
     Claim, ClaimVerdict, DropReason, Namespace, ReleasedStep, RunningStep, StepKind, Verdict,
@@ -45,9 +47,9 @@ async fn only_the_current_attempt_of_the_right_step_counts(pool: PgPool) {
 async fn a_claim_that_comes_again_is_granted_once(pool: PgPool) {
     let world = World::new(pool).await;
     let (_, batch) = world.expand(1).await;
-    let claim = Claim { step_id: batch.member(0), dispatch_seq: 1, redelivered: true };
+    let claim = Claim { step_id: batch.member(0), dispatch_seq: 1, redelivered: true, begun: None };
     let claim_all = async |claims: &[Claim]| {
-        let granted = world.store.claim_steps(&ns(), world.worker, claims, 60_000).await;
+        let granted = world.store.claim_steps(&ns(), world.worker, claims, 60_000, None).await;
         granted.expect("decided")
     };
     let run = ClaimVerdict::Run { attempt: 2, tries: 1 };
@@ -69,8 +71,8 @@ async fn what_a_claim_has_just_granted_is_given_back(pool: PgPool) {
     let world = World::new(pool).await;
     let (_, batch) = world.expand(1).await;
     let step_id = batch.member(0);
-    let claim = [Claim { step_id, dispatch_seq: 1, redelivered: false }];
-    world.store.claim_steps(&ns(), world.worker, &claim, 60_000).await.expect("decided");
+    let claim = [Claim { step_id, dispatch_seq: 1, redelivered: false, begun: None }];
+    world.store.claim_steps(&ns(), world.worker, &claim, 60_000, None).await.expect("decided");
     let back = [ReleasedStep { step_id, attempt: 1, dispatch_seq: 1, unstarted: true }];
     let other = WorkerId::from_uuid(Uuid::now_v7());
     assert!(world.store.release_steps(&ns(), other, &back).await.expect("decided").is_empty());
@@ -80,15 +82,84 @@ async fn what_a_claim_has_just_granted_is_given_back(pool: PgPool) {
     assert_eq!((ready[0].attempt, ready[0].dispatch_seq, ready[0].tries), (3, 2, 0));
 }
 
+/// A step that was taken for lost while a worker runs it is given back by that worker, so that the message
+/// of the second dispatch, which another one was told is held, is superseded and costs nothing.
+#[sqlx::test]
+async fn what_was_sent_again_is_given_back_by_whom_runs_it(pool: PgPool) {
+    let world = World::new(pool).await;
+    let (_, batch) = world.expand(1).await;
+    let step_id = batch.member(0);
+    let node = tasker_messages::NodeId::from_uuid(Uuid::now_v7());
+    world.store.claim_batches(Some(&[batch]), node, 5_000, 10).await.expect("claimed");
+    world.store.advance_published(&[(batch, 0, 1)], node, 5_000).await.expect("published");
+    assert_eq!(world.store.redispatch(&ns(), &[step_id]).await.expect("sent"), 1);
+    let running = [RunningStep { step_id, attempt: 1 }];
+    world.store.renew_leases(&ns(), world.worker, &running, 60_000).await.expect("leased");
+    let other = WorkerId::from_uuid(Uuid::now_v7());
+    let claim = async |redelivered| {
+        let claim = [Claim { step_id, dispatch_seq: 2, redelivered, begun: None }];
+        let granted = world.store.claim_steps(&ns(), other, &claim, 60_000, None).await;
+        granted.expect("decided").verdicts
+    };
+    assert_eq!(claim(false).await, [ClaimVerdict::Held]);
+    let release = async |worker, attempt| {
+        let back = [ReleasedStep { step_id, attempt, dispatch_seq: 1, unstarted: true }];
+        world.store.release_steps(&ns(), worker, &back).await.expect("decided")
+    };
+    // Neither by another one, nor under an attempt that is not current.
+    assert!(release(other, 1).await.is_empty() && release(world.worker, 2).await.is_empty());
+    assert_eq!(release(world.worker, 1).await, [step_id]);
+    assert_eq!(claim(true).await, [ClaimVerdict::Drop(DropReason::Superseded)]);
+    let ready = world.store.load_ready(&[step_id]).await.expect("read");
+    assert_eq!((ready[0].attempt, ready[0].dispatch_seq, ready[0].tries), (2, 3, 0));
+    // Somebody else may have begun it: another attempt follows, and it is given back once.
+    assert!(release(world.worker, 1).await.is_empty());
+}
+
+/// Whoever waits for the rows is late when it has them, and not before: a request that is sent after that
+/// time is decided after this one.
+#[sqlx::test]
+async fn a_claim_that_nobody_waits_for_is_not_decided(pool: PgPool) {
+    let world = World::new(pool).await;
+    let (_, batch) = world.expand(1).await;
+    let step_id = batch.member(0);
+    let claim = [Claim { step_id, dispatch_seq: 1, redelivered: true, begun: None }];
+    let mut before = world.pool.begin().await.expect("begun");
+    sqlx::query("select from tasker.steps where id = $1 for update")
+        .bind(step_id.as_uuid())
+        .execute(&mut *before)
+        .await
+        .expect("locked");
+    let until = Instant::now() + Duration::from_millis(200);
+    let (namespace, worker) = (ns(), world.worker);
+    let late = world.store.claim_steps(&namespace, worker, &claim, 60_000, Some(until));
+    let free = async {
+        tokio::time::sleep_until((until + Duration::from_millis(1)).into()).await;
+        before.commit().await.expect("unlocked");
+    };
+    let (late, ()) = tokio::join!(late, free);
+    let late = late.expect("asked");
+    assert!(late.is_late && late.verdicts.is_empty(), "{late:?}");
+    let until = Some(Instant::now() + Duration::from_secs(60));
+    let granted = world.store.claim_steps(&ns(), world.worker, &claim, 60_000, until).await;
+    let run = ClaimVerdict::Run { attempt: 2, tries: 1 };
+    assert_eq!(granted.expect("decided").verdicts, [run], "nothing was charged before");
+}
+
 #[sqlx::test]
 async fn a_claim_fences_the_one_before(pool: PgPool) {
     let world = World::new(pool).await;
     let (_, batch) = world.expand(1).await;
     let member = batch.member(0);
-    let claim = |dispatch_seq, redelivered| Claim { step_id: member, dispatch_seq, redelivered };
+    let claim = |dispatch_seq, redelivered| Claim {
+        step_id: member,
+        dispatch_seq,
+        redelivered,
+        begun: None,
+    };
     let other = WorkerId::from_uuid(Uuid::now_v7());
     let decide = async |worker, claim: Claim| {
-        world.store.claim_steps(&ns(), worker, &[claim], 60_000).await.expect("decided")
+        world.store.claim_steps(&ns(), worker, &[claim], 60_000, None).await.expect("decided")
     };
     assert_eq!(
         decide(other, claim(2, true)).await.verdicts,

@@ -59,11 +59,12 @@ async fn a_claim_and_an_outcome_exclude_each_other(pool: PgPool) {
     let (_, batch) = world.expand(30).await;
     for ordinal in 0..30 {
         let step_id = batch.member(ordinal);
-        let claim = [tasker_messages::Claim { step_id, dispatch_seq: 1, redelivered: false }];
+        let claim =
+            [tasker_messages::Claim { step_id, dispatch_seq: 1, redelivered: false, begun: None }];
         let report = [world.finished(step_id, StepKind::BatchWorker, 1)];
         let ns = super::ns();
         let (claimed, applied) = tokio::join!(
-            world.store.claim_steps(&ns, world.worker, &claim, 60_000),
+            world.store.claim_steps(&ns, world.worker, &claim, 60_000, None),
             world.apply(&report)
         );
         let ran = matches!(

@@ -1,14 +1,14 @@
 //! Redelivery, claims, progress, cancelled tasks, unreadable messages, restarts of the server.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tasker_bus::{Outgoing, PullEvent, PullOptions};
-use tasker_messages::{ClaimVerdict, DropReason, Hint, StepId, WorkItem, subject};
+use tasker_messages::{ClaimVerdict, DropReason, Hint, Refusal, StepId, WorkItem, code, subject};
 use tasker_sdk::{HandlerRegistry, StepContext, StepError, StepResult};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -166,6 +166,51 @@ async fn redelivered_and_marked_messages_are_claimed() {
     assert_eq!(fake.left().await, (0, 1));
     let counts = count_by_step(&fake.seen());
     assert!(!counts.contains_key(&items[1].step_id) && !counts.contains_key(&items[2].step_id));
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn of_two_copies_at_one_worker_neither_comes_back() {
+    let fake = Fake::start().await;
+    fake.open_queue().await;
+    let gate = Gate::new();
+    let worker = fake.worker(gate.registry()).await;
+    let item = fake.item("gate", Value::Null);
+    fake.publish(std::slice::from_ref(&item)).await;
+    gate.called(1).await;
+    let copy = WorkItem { claim_required: true, ..item.clone() };
+    fake.publish_as(&[copy], |_| "another id".to_owned()).await;
+    // The copy is held in the place of the first one.
+    fake.until_acknowledged_up_to(1).await;
+    assert_eq!(fake.left().await, (0, 1));
+    gate.open.add_permits(1);
+    fake.until_acknowledged().await;
+    assert_eq!(gate.calls.load(Ordering::SeqCst), 1);
+    let seen = fake.seen();
+    assert!(seen.claims.is_empty() && seen.outcomes().count() == 1);
+    drop(seen);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn claims_say_until_when_they_are_of_use() {
+    let mut fake = Fake::start().await;
+    fake.settings.nats.request_timeout_ms = 300;
+    fake.open_queue().await;
+    let asked = fake.bus.server_unix_nanos(Instant::now()).expect("known") / 1_000_000;
+    let refusal = Refusal::retry(code::UNAVAILABLE, "the claim came too late; claim again");
+    fake.seen().turn_away = VecDeque::from([None, Some(refusal), None]);
+    let worker = fake.worker(super::handlers::registry()).await;
+    let item = WorkItem { claim_required: true, ..fake.item("echo", json!(1)) };
+    fake.publish(std::slice::from_ref(&item)).await;
+    fake.until("an outcome", |seen| seen.outcome(item.step_id).is_some()).await;
+    let until = fake.seen().until.clone();
+    // After a refusal it does not say so once: a clock may be wrong.
+    let [Some(first), Some(second), None, Some(last)] = until[..] else { panic!("{until:?}") };
+    assert!(asked < first && first + 300 <= second && second + 300 <= last, "{asked} {until:?}");
+    let now = fake.bus.server_unix_nanos(Instant::now()).expect("known") / 1_000_000;
+    assert!(last < now + 2_000, "{until:?} {now}");
+    fake.until_acknowledged().await;
     worker.stop().await;
 }
 

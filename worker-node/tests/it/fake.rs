@@ -1,6 +1,6 @@
 //! The orchestrator's side of the bus: it publishes work items and answers what workers ask.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -35,6 +35,8 @@ pub(crate) struct Seen {
     pub(crate) open: usize,
     pub(crate) most_open: usize,
     pub(crate) claims: Vec<Claim>,
+    /// Until when each request for claims is of use.
+    pub(crate) until: Vec<Option<i64>>,
     pub(crate) parts: Vec<GetShared>,
     pub(crate) released: Vec<ReleasedStep>,
     pub(crate) beats: Vec<Heartbeat>,
@@ -43,6 +45,8 @@ pub(crate) struct Seen {
     pub(crate) judge: Judge,
     pub(crate) hand: Hand,
     pub(crate) grant: Claims,
+    /// How the next requests for claims are turned away; without a refusal they are not answered.
+    pub(crate) turn_away: VecDeque<Option<Refusal>>,
     pub(crate) part: Parts,
 }
 
@@ -53,12 +57,14 @@ impl Seen {
             open: 0,
             most_open: 0,
             claims: Vec::new(),
+            until: Vec::new(),
             parts: Vec::new(),
             released: Vec::new(),
             beats: Vec::new(),
             takes: Vec::new(),
             judge: Box::new(|outcomes| Ok(vec![Verdict::Applied; outcomes.len()])),
             hand: Box::new(|_, _| Vec::new()),
+            turn_away: VecDeque::new(),
             grant: Box::new(|_| ClaimVerdict::Run { attempt: 2, tries: 1 }),
             part: Box::new(|_| Ok(part("echo", json!(null)))),
         }
@@ -171,6 +177,21 @@ impl Fake {
         }
     }
 
+    /// Waits until all messages up to this one have been acknowledged.
+    pub(crate) async fn until_acknowledged_up_to(&self, stream_sequence: u64) {
+        within("messages acknowledged", async {
+            loop {
+                let load = self.bus.consumer_load(&self.namespace, &self.queue).await;
+                let load = load.expect("an answer").expect("a consumer");
+                if load.ack_floor_stream_seq >= stream_sequence {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+    }
+
     /// Whether reports are answered.
     pub(crate) fn answer_reports(&self, answer: bool) {
         self.shared.answering.send_replace(answer);
@@ -213,9 +234,15 @@ impl Fake {
     }
 
     pub(crate) async fn publish(&self, items: &[WorkItem]) {
+        let message_id = |item: &WorkItem| subject::message_id(item.step_id, item.dispatch_seq);
+        self.publish_as(items, message_id).await;
+    }
+
+    /// Publishes items under other ids than their own, as if the server had forgotten those.
+    pub(crate) async fn publish_as(&self, items: &[WorkItem], id: impl Fn(&WorkItem) -> String) {
         let messages = items.iter().map(|item| Outgoing {
             subject: subject::work(&self.namespace, &self.queue),
-            message_id: subject::message_id(item.step_id, item.dispatch_seq),
+            message_id: id(item),
             payload: serde_json::to_vec(item).expect("JSON").into(),
         });
         let results = self.bus.publish_jetstream(messages.collect()).await;
@@ -235,6 +262,12 @@ impl Fake {
             let request: ClaimRequest = read(&incoming);
             let mut seen = shared.lock();
             seen.claims.extend(&request.claims);
+            seen.until.push(request.until_ms);
+            match seen.turn_away.pop_front() {
+                Some(Some(refusal)) => return answer(incoming, Err::<ClaimReply, _>(refusal)),
+                Some(None) => return,
+                None => {}
+            }
             let verdicts = request.claims.iter().map(|claim| (seen.grant)(claim)).collect();
             answer(incoming, Ok(ClaimReply { verdicts }));
         })

@@ -92,6 +92,35 @@ async fn stale_outcomes_are_acknowledged_only_when_superseded() {
     worker.stop().await;
 }
 
+#[tokio::test]
+async fn a_stale_outcome_does_not_acknowledge_the_message_that_came_after_it() {
+    let fake = Fake::start().await;
+    fake.open_queue().await;
+    fake.answer_reports(false);
+    let worker = fake.worker(registry()).await;
+    // Another worker has the second dispatch, and dies with it.
+    fake.seen().judge = Box::new(|outcomes| {
+        let verdict = |o: &tasker_messages::AttemptFinished| match o.dispatch_seq {
+            1 => Verdict::Stale { superseded: true },
+            _ => Verdict::Applied,
+        };
+        Ok(outcomes.iter().map(verdict).collect())
+    });
+    let item = fake.item("echo", json!(1));
+    fake.publish(std::slice::from_ref(&item)).await;
+    fake.until("a report that waits", |seen| seen.open == 1).await;
+    fake.publish(&[WorkItem { dispatch_seq: 2, claim_required: true, ..item.clone() }]).await;
+    fake.until_acknowledged_up_to(1).await;
+    fake.answer_reports(true);
+    fake.until("the second one", |seen| seen.outcomes().any(|o| o.dispatch_seq == 2)).await;
+    fake.until_acknowledged().await;
+    let seen = fake.seen();
+    let claims: Vec<_> = seen.claims.iter().map(|c| (c.dispatch_seq, c.redelivered)).collect();
+    assert_eq!(claims, [(2, true)]);
+    drop(seen);
+    worker.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_outcome_does_not_fail_its_neighbours() {
     let mut fake = Fake::start().await;
@@ -127,6 +156,24 @@ async fn a_refused_outcome_does_not_fail_its_neighbours() {
     let seen = fake.seen();
     let last = seen.outcomes().filter(|o| o.step_id == culprit).last().map(ending);
     assert_eq!(last, Some(Err(code::INVALID_REQUEST.to_owned())));
+}
+
+#[tokio::test]
+async fn what_is_refused_for_good_is_claimed_as_another_attempt() {
+    let fake = Fake::start().await;
+    fake.open_queue().await;
+    fake.seen().judge = Box::new(|outcomes| match outcomes.iter().any(|o| o.attempt == 1) {
+        true => Err(Refusal::new(code::INVALID_REQUEST, "neither the outcome nor the error")),
+        false => Ok(vec![Verdict::Applied; outcomes.len()]),
+    });
+    let worker = fake.worker(registry()).await;
+    let item = fake.item("echo", json!(1));
+    fake.publish(std::slice::from_ref(&item)).await;
+    fake.until("attempt 2", |seen| seen.outcomes().any(|o| o.attempt == 2)).await;
+    fake.until_acknowledged().await;
+    // Its lease may still be this worker's.
+    assert_eq!(fake.seen().claims.iter().map(|c| c.begun).collect::<Vec<_>>(), [Some(1)]);
+    worker.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

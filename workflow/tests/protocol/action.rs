@@ -6,6 +6,7 @@ use tasker_messages::StepState;
 
 use crate::bus::Key;
 use crate::mutant::Mutant;
+use crate::publishing::Sending;
 use crate::rows::{GONE, Lease};
 use crate::scenario::{Ending, Fault, Scenario};
 use crate::world::{Answer, Names, Phase, State};
@@ -26,12 +27,13 @@ pub(crate) enum Way {
 /// One step of the world. Workers, orchestrators and held steps are named by their places.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
-    Publish { node: u8, forgets: bool },
+    Publish { node: u8, sending: Sending },
     Mark { node: u8 },
     Sweep { node: u8, slot: u8 },
     RecordEnded { slot: u8 },
     ClaimBatch { node: u8, batch: u8 },
-    PublishMember { node: u8, forgets: bool },
+    ReadMembers { node: u8 },
+    PublishMember { node: u8, sending: Sending },
     Advance { node: u8, confirmed: bool },
     Expand { node: u8, batch: u8 },
     Converge { node: u8 },
@@ -51,6 +53,7 @@ pub(crate) enum Action {
     Deliver { worker: u8, key: Key },
     Start { worker: u8, hold: u8 },
     Finish { worker: u8, hold: u8, ending: Ending },
+    Abandon { worker: u8, hold: u8 },
     Beat { worker: u8 },
     LeaseEnds { slot: u8 },
     Expire { key: Key },
@@ -131,15 +134,6 @@ impl State {
 
     fn node_actions(&self, scenario: &Scenario, node: u8, list: &mut Vec<Priced>) {
         let memory = &self.nodes[usize::from(node)];
-        if let Some(out) = memory.publish.first() {
-            list.push((Action::Publish { node, forgets: false }, None));
-            if self.bus.knows(out.slot, out.seq) {
-                list.push((Action::Publish { node, forgets: true }, Some(Fault::Duplicate)));
-            }
-        }
-        if !memory.mark.is_empty() {
-            list.push((Action::Mark { node }, None));
-        }
         if *memory != Default::default() {
             list.push((Action::CrashNode { node }, Some(Fault::NodeCrash)));
         }
@@ -161,45 +155,16 @@ impl State {
                 false => list.push((Action::ServeEpoch { node }, served.then_some(Fault::Hasty))),
             }
         }
+        self.publish_actions(scenario, node, list);
         self.batch_actions(scenario, node, list);
         self.request_actions(scenario, node, list);
     }
 
     fn batch_actions(&self, scenario: &Scenario, node: u8, list: &mut Vec<Priced>) {
         let memory = &self.nodes[usize::from(node)];
-        for (batch, row) in self.rows.batches.iter().enumerate() {
+        for batch in 0..self.rows.batches.len() {
             if self.rows.is_to_expand(scenario, batch) {
                 list.push((Action::Expand { node, batch: batch as u8 }, None));
-            }
-            let Some(row) = row else { continue };
-            let members = scenario.batches[batch].members;
-            let open = row.state == tasker_messages::BatchState::Sealed
-                || scenario.is(Mutant::NoSealTest) && row.expanded_upto > row.published_upto;
-            if open && !row.settled && row.published_upto < members && memory.span.is_none() {
-                let publishes = |n: u8| {
-                    n != node && self.nodes.get(usize::from(n)).is_some_and(|n| n.span.is_some())
-                };
-                let hasty = row.publisher.is_some_and(publishes);
-                let action = Action::ClaimBatch { node, batch: batch as u8 };
-                list.push((action, hasty.then_some(Fault::Hasty)));
-            }
-        }
-        if let Some(span) = memory.span {
-            let expanded = self.rows.batches[usize::from(span.batch)]
-                .as_ref()
-                .map_or(0, |batch| batch.expanded_upto);
-            if span.next < expanded {
-                list.push((Action::PublishMember { node, forgets: false }, None));
-                let slot = scenario.batches[usize::from(span.batch)].first as u8 + span.next;
-                let seq = self.rows.step(usize::from(slot)).map_or(0, |step| step.dispatch_seq);
-                if self.bus.knows(slot, seq) {
-                    let action = Action::PublishMember { node, forgets: true };
-                    list.push((action, Some(Fault::Duplicate)));
-                }
-            }
-            if span.next > span.from {
-                list.push((Action::Advance { node, confirmed: true }, None));
-                list.push((Action::Advance { node, confirmed: false }, Some(Fault::Drop)));
             }
         }
         let converges =
@@ -259,6 +224,10 @@ impl State {
             }
             if hold.phase == Phase::Waiting {
                 list.push((Action::Start { worker, hold: place }, None));
+            }
+            let begun_here = matches!(hold.phase, Phase::Running | Phase::Reporting(_));
+            if begun_here && (hold.asks() || hold.phase == Phase::Running) {
+                list.push((Action::Abandon { worker, hold: place }, Some(Fault::Abandoned)));
             }
             if hold.phase == Phase::Running {
                 self.endings(scenario, worker, place, list);

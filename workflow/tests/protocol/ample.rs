@@ -31,12 +31,12 @@ impl State {
     fn last_answer(&self, ended: impl Fn(usize) -> bool) -> Option<Priced> {
         for (worker, w) in self.workers.iter().enumerate() {
             for (hold, h) in w.holds.iter().enumerate() {
-                let final_answer = matches!(
-                    h.answer,
-                    Answer::Verdict { acknowledges: true, next: None }
-                        | Answer::Drop
-                        | Answer::Released { taken_back: true }
-                ) && h.seq == h.asked_seq;
+                let acknowledges = match h.answer {
+                    Answer::Verdict { verdict, next: None } => verdict.acknowledges(),
+                    Answer::Drop | Answer::Released { taken_back: true } => true,
+                    _ => false,
+                };
+                let final_answer = acknowledges && h.seq == h.asked_seq;
                 let others =
                     self.bus.messages.iter().filter(|m| m.slot == h.slot && Some(m.key()) != h.ack);
                 let alone = others.count() == 0 && !self.nodes.iter().any(|node| node.has(h.slot));

@@ -31,30 +31,40 @@ pub(crate) struct Key {
     pub(crate) copy: u8,
 }
 
+/// An id that was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Id {
+    slot: u8,
+    seq: u8,
+    /// How often.
+    copies: u8,
+    /// Whether a message of the same id is known as a duplicate.
+    known: bool,
+}
+
 /// The bus.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Bus {
     /// In order, so that equal buses are equal.
     pub(crate) messages: Vec<Message>,
-    /// The ids that were taken (`Nats-Msg-Id`), with how often.
-    seen: Vec<(u8, u8, u8)>,
+    /// The ids that were taken (`Nats-Msg-Id`).
+    seen: Vec<Id>,
+    /// Whether it has lost ids otherwise than by time.
+    pub(crate) forgot: bool,
 }
 
 impl Bus {
     /// Takes a message unless it knows its id; `forgets` is how it takes one twice.
     pub(crate) fn publish(&mut self, message: Message, forgets: bool) -> bool {
-        let known = self
-            .seen
-            .iter_mut()
-            .find(|(slot, seq, _)| (*slot, *seq) == (message.slot, message.seq));
-        let copy = match known {
-            Some((_, _, copies)) if forgets => {
-                *copies += 1;
-                *copies - 1
+        let (slot, seq) = (message.slot, message.seq);
+        let copy = match self.seen.iter_mut().find(|id| (id.slot, id.seq) == (slot, seq)) {
+            Some(id) if forgets || !id.known => {
+                (id.copies, id.known) = (id.copies + 1, true);
+                id.copies - 1
             }
             Some(_) => return false,
             None => {
-                self.seen.push((message.slot, message.seq, 1));
+                self.seen.push(Id { slot, seq, copies: 1, known: true });
                 self.seen.sort_unstable();
                 0
             }
@@ -65,7 +75,7 @@ impl Bus {
     }
 
     pub(crate) fn knows(&self, slot: u8, seq: u8) -> bool {
-        self.seen.iter().any(|&(s, q, _)| (s, q) == (slot, seq))
+        self.seen.iter().any(|id| (id.slot, id.seq) == (slot, seq) && id.known)
     }
 
     pub(crate) fn find(&self, key: Key) -> Option<usize> {
@@ -79,11 +89,21 @@ impl Bus {
 
     /// The store is gone with all it knew.
     pub(crate) fn lose_store(&mut self) {
-        *self = Self::default();
+        *self = Self { forgot: true, ..Self::default() };
     }
 
-    /// A restart: deliveries are forgotten.
+    /// A restart: deliveries are forgotten, and the ids of messages that are not stored any more.
     pub(crate) fn restart(&mut self) {
+        for id in &mut self.seen {
+            let stored = self.messages.iter().any(|m| (m.slot, m.seq) == (id.slot, id.seq));
+            self.forgot |= id.known && !stored;
+            id.known &= stored;
+        }
+        self.redeliver();
+    }
+
+    /// Deliveries are forgotten.
+    pub(crate) fn redeliver(&mut self) {
         for message in &mut self.messages {
             (message.delivered, message.out, message.old) = (0, false, true);
         }

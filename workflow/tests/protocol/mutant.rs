@@ -33,6 +33,24 @@ pub(crate) enum Mutant {
     SpanUnclaimed,
     /// Members are published without the claim that their row requires.
     MemberUnclaimed,
+    /// A report that is stale acknowledges whatever is held.
+    LaterAcknowledged,
+    /// A claim is served although nobody waits for it any more.
+    LateClaim,
+    /// A worker is granted the attempt again that it began and gave up.
+    BegunAgain,
+    /// Of two copies that come to one worker the first is forgotten.
+    CopyCharged,
+    /// What was dispatched again is not taken back from whom runs it.
+    HeldCopyCharged,
+    /// What was dispatched again is taken back as if nobody had begun it.
+    UnstartedAgain,
+    /// Members that were given back are published by their publisher without a claim, too.
+    ReleasedMember,
+    /// What the bus stores late runs at once.
+    LateUnclaimed,
+    /// So does what is published once more, as the confirmation was lost.
+    RepeatedUnclaimed,
     /// A new worker trusts the bus.
     NewWorkerTrusts,
     /// A worker does not notice that the consumer was made anew.

@@ -4,8 +4,8 @@ use tasker_messages::{ClaimVerdict, DropReason, Verdict};
 use tasker_workflow::ClaimDecision;
 
 use crate::action::{Action, Way};
-use crate::holes::Hole;
 use crate::mutant::Mutant;
+use crate::publishing::Sending;
 use crate::rows::{Applied, Asked, Lease, Released, Report};
 use crate::scenario::{Ending, Scenario};
 use crate::watch::Watch;
@@ -41,9 +41,14 @@ impl State {
                 self.serve_late(scenario, node, late, watch);
             }
             Action::GiveUpWaiting { worker, hold } => {
-                if let Some(late) = self.request(worker, hold) {
-                    self.late.push(late);
+                // Nothing is granted to whom does not wait any more (`ClaimRequest::until_ms`).
+                let served =
+                    |late: &Late| !matches!(late, Late::Claim(_)) || scenario.is(Mutant::LateClaim);
+                let late = self.request(worker, hold).filter(served);
+                if late.is_none() {
+                    watch.reach("late claim");
                 }
+                self.late.extend(late);
             }
             _ => self.apply_worker(scenario, action, watch),
         }
@@ -61,7 +66,11 @@ impl State {
         let (slot, attempt, seq) = (usize::from(hold.slot), hold.attempt, hold.asked_seq);
         Some(match hold.phase {
             Phase::Claiming { redelivered } => {
-                Late::Claim(Asked { slot, seq, attempt, redelivered, worker })
+                let begun = &self.workers[usize::from(worker)].begun;
+                let begun = begun.iter().find(|(slot, _)| *slot == hold.slot).map(|b| b.1);
+                let lease = self.rows.step(slot).map(|step| step.lease);
+                let again = lease == Some(Lease::Of(worker));
+                Late::Claim(Asked { slot, seq, attempt, redelivered, begun, worker, again })
             }
             Phase::Reporting(ending) => Late::Report(Report { slot, attempt, seq, worker, ending }),
             Phase::Releasing { unstarted } => {
@@ -161,7 +170,7 @@ impl State {
             let step = self.rows.step(slot)?;
             Some(Next { slot: slot as u8, attempt: step.attempt, seq: step.dispatch_seq })
         });
-        Answer::Verdict { acknowledges: verdict.acknowledges(), next }
+        Answer::Verdict { verdict, next }
     }
 
     /// The mutant's own check: whether everything else had ended when the statement began.
@@ -189,15 +198,7 @@ impl State {
         way: Way,
         watch: &mut Watch,
     ) -> bool {
-        let taken_back = self.rows.release(released, watch);
-        if let (false, true, Some(step)) = (
-            taken_back,
-            scenario.lets_pass(Hole::HeldCopyCharged),
-            self.rows.steps[released.slot].as_mut(),
-        ) {
-            // What another worker was told to be held comes back, and is charged.
-            step.excuse();
-        }
+        let taken_back = self.rows.release(scenario, released, watch);
         if taken_back && way != Way::InDoubt {
             self.remember(scenario, node, vec![released.slot], false);
         }
@@ -245,17 +246,7 @@ impl State {
         watch.reach("late request");
         match late {
             Late::Claim(asked) => {
-                let charged = |state: &Self| {
-                    state.rows.step(asked.slot).map_or((0, 0), |step| (step.attempt, step.tries))
-                };
-                let before = charged(self);
                 let answer = self.serve_claim(scenario, node, asked, watch);
-                let after = charged(self);
-                if scenario.lets_pass(Hole::LateClaim) && after.0 > before.0 {
-                    // It is granted to nobody, and charged; so is what it fences out, once more.
-                    let step = self.rows.at(asked.slot);
-                    (0..=after.1 - before.1).for_each(|_| step.excuse());
-                }
                 if let Answer::Poisoning { attempt, .. } = answer {
                     self.poison(scenario, node, asked.slot, attempt, asked.worker, watch);
                 }
@@ -278,8 +269,15 @@ impl State {
             let mut rows = self.rows.clone();
             let seen = rows.edges_of(report.slot);
             for slot in rows.store_outcome(scenario, report, seen, watch).ready {
-                let out = Outgoing { slot: slot as u8, seq: 1, attempt: 1, claim_required: false };
-                self.put_on_bus(out, false, watch);
+                let out = Outgoing {
+                    slot: slot as u8,
+                    seq: 1,
+                    attempt: 1,
+                    claim_required: false,
+                    is_first: true,
+                    repeated: false,
+                };
+                self.put_on_bus(scenario, out, Sending::Confirmed, watch);
             }
         }
         let hold = self.hold(worker, place);

@@ -3,7 +3,6 @@
 use tasker_messages::{StepFailure, StepKind};
 use tasker_workflow::{Template, batching};
 
-use crate::holes::Hole;
 use crate::mutant::Mutant;
 
 /// What may go wrong, or what handlers may do. Each has a budget per path.
@@ -25,7 +24,7 @@ pub(crate) enum Fault {
     Restart,
     /// Somebody deletes the consumer, and it is made again.
     NewConsumer,
-    /// The bus takes a message twice, because it has forgotten its id.
+    /// An orchestrator is stopped for longer than the bus remembers ids, with a copy in its hands.
     Duplicate,
     /// A reply, an acknowledgement or a confirmation is lost.
     Drop,
@@ -37,6 +36,8 @@ pub(crate) enum Fault {
     Hasty,
     /// A worker is told to end.
     Drain,
+    /// A run ends without an outcome that is stored, or it is refused for good.
+    Abandoned,
     /// The task is cancelled.
     Cancel,
     /// A handler fails and may be tried again.
@@ -48,7 +49,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Fault; 18] = [
+    pub(crate) const ALL: [Fault; 19] = [
         Fault::WorkerCrash,
         Fault::NodeCrash,
         Fault::Expiry,
@@ -63,6 +64,7 @@ impl Fault {
         Fault::Ambiguous,
         Fault::Hasty,
         Fault::Drain,
+        Fault::Abandoned,
         Fault::Cancel,
         Fault::Retryable,
         Fault::Permanent,
@@ -81,8 +83,6 @@ impl Fault {
 pub(crate) struct Budget {
     left: [u8; Fault::COUNT],
     total: u8,
-    /// Whether the bus has taken a message twice.
-    pub(crate) doubled: bool,
 }
 
 impl Budget {
@@ -90,16 +90,11 @@ impl Budget {
     pub(crate) fn new(total: u8, kinds: &[(Fault, u8)]) -> Self {
         let mut left = [0; Fault::COUNT];
         kinds.iter().for_each(|&(fault, n)| left[fault as usize] = n);
-        Self { left, total, doubled: false }
+        Self { left, total }
     }
 
     pub(crate) fn allows(&self, fault: Fault) -> bool {
         self.left[fault as usize] > 0 && (fault.is_free() || self.total > 0)
-    }
-
-    /// Nothing goes wrong any more.
-    pub(crate) fn exhausted(self) -> Self {
-        Self { doubled: self.doubled, ..Self::default() }
     }
 
     /// Whether anything may still go wrong.
@@ -110,7 +105,6 @@ impl Budget {
     pub(crate) fn spend(&mut self, fault: Fault) {
         self.left[fault as usize] -= 1;
         self.total -= u8::from(!fault.is_free());
-        self.doubled |= fault == Fault::Duplicate;
         if self.total == 0 {
             // Which ones are left makes no difference any more.
             self.left[..Fault::Retryable as usize].fill(0);
@@ -166,8 +160,6 @@ pub(crate) struct Scenario {
     pub(crate) begins_sealed: bool,
     pub(crate) budget: Budget,
     pub(crate) mutant: Option<Mutant>,
-    /// What the product still does and counts as a violation here.
-    pub(crate) strict_about: Option<Hole>,
     pub(crate) kinds: Vec<StepKind>,
     pub(crate) positions: Vec<usize>,
 }
@@ -214,7 +206,6 @@ impl Scenario {
             begins_sealed: false,
             budget: Budget::default(),
             mutant: None,
-            strict_about: None,
             kinds,
             positions,
         }
@@ -222,11 +213,6 @@ impl Scenario {
 
     pub(crate) fn is(&self, mutant: Mutant) -> bool {
         self.mutant == Some(mutant)
-    }
-
-    /// Whether what the product still does is let pass, and counted.
-    pub(crate) fn lets_pass(&self, hole: Hole) -> bool {
-        self.strict_about != Some(hole)
     }
 
     /// How many rows there may be: one for each step of the template and each member.

@@ -33,9 +33,12 @@ const PATHS: &[&str] = &[
     "in doubt: was committed",
     "late request",
     "members cancelled",
+    "publish: late",
+    "release: sent again meanwhile",
     "release: unstarted",
     "report: stale, sent again",
     "retry scheduled, not charged",
+    "run without an outcome",
     "step handed over",
     "store lost",
     "task blocked by failures",
@@ -126,7 +129,7 @@ fn walk(seed: u64, watch: &mut Watch) -> Result<usize, Flaw> {
     let mut way = Vec::new();
     for step in 0..RESTLESS + CALM {
         if step == RESTLESS {
-            state.budget = state.budget.exhausted();
+            state.budget = Budget::default();
         }
         if step >= RESTLESS && state.is_quiet() {
             return Ok(way.len());
@@ -175,7 +178,7 @@ fn trace(scenario: &Scenario, way: &[(Action, Option<Fault>)]) -> Vec<String> {
     )];
     for (n, &(action, fault)) in way.iter().enumerate() {
         if n + 1 < way.len() && n as u32 == RESTLESS {
-            state.budget = state.budget.exhausted();
+            state.budget = Budget::default();
         }
         let cost = fault.map_or(String::new(), |fault| format!("  [{fault:?}]"));
         lines.push(format!("{:>3}. {}{cost}", n + 1, action.line(scenario, &state, &names)));

@@ -1,34 +1,19 @@
-//! What an action does: the part of workers. What a delivery is to a worker that holds the step
-//! already mirrors `worker/held.rs`, and the rest `worker/pull_loop.rs`, `claims.rs`, `report.rs` and
-//! `drain.rs`.
+//! What an action does: the part of workers. Mirrors `worker/held.rs`, `pull_loop.rs`, `claims.rs`,
+//! `report.rs` and `drain.rs`.
 
-use tasker_messages::{StepKind, StepState};
+use tasker_messages::{StepKind, StepState, Verdict};
+use tasker_workflow::{AfterReport, Dispatched, Meeting, after_report, meet};
 
 use crate::action::Action;
-use crate::bus::Key;
-use crate::holes::Hole;
+use crate::bus::{Key, Message};
 use crate::mutant::Mutant;
 use crate::rows::GONE;
 use crate::scenario::{Ending, Fault, Scenario};
 use crate::watch::Watch;
 use crate::world::{Answer, Hold, Late, Next, Phase, State, Worker};
 
-/// What a delivery is to a worker (`meet` in `worker/held.rs`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Meeting {
-    New,
-    Same,
-    Older,
-    Later,
-}
-
-fn meet(held: Option<(u8, u8)>, come: (u8, u8)) -> Meeting {
-    match held {
-        None => Meeting::New,
-        Some((_, seq)) if come.1 < seq => Meeting::Older,
-        Some((attempt, seq)) if come.1 > seq && come.0 > attempt => Meeting::Later,
-        Some(_) => Meeting::Same,
-    }
+fn dispatched(attempt: u8, seq: u8) -> Dispatched {
+    Dispatched { attempt: attempt.into(), dispatch_seq: seq.into() }
 }
 
 impl State {
@@ -39,6 +24,7 @@ impl State {
             Action::Finish { worker, hold, ending } => {
                 self.finish(scenario, worker, hold, ending, watch);
             }
+            Action::Abandon { worker, hold } => self.abandon(worker, hold, watch),
             Action::Answered { worker, hold, ack_lost } => {
                 self.answered(scenario, worker, hold, ack_lost, watch);
             }
@@ -80,10 +66,10 @@ impl State {
         let old = w.doubts && old && !scenario.is(Mutant::NoClaimAfterRestart);
         let must_claim = again || message.claim_required || old;
         let held = w.place_of(message.slot);
-        let known = held.map(|place| (w.holds[place].attempt, w.holds[place].seq));
+        let known = held.map(|place| dispatched(w.holds[place].attempt, w.holds[place].seq));
         let phase = if must_claim { Phase::Claiming { redelivered } } else { Phase::Waiting };
         let fresh = Hold::new(message.slot, message.attempt, message.seq, Some(key), phase);
-        match (meet(known, (message.attempt, message.seq)), held) {
+        match (meet(known, dispatched(message.attempt, message.seq)), held) {
             (Meeting::Older, _) => {
                 watch.reach("delivery: older than the held one");
                 return self.acknowledge(key, false, watch);
@@ -94,13 +80,13 @@ impl State {
                 let replaced = hold.seq != message.seq;
                 hold.seq = message.seq;
                 let previous = hold.ack.replace(key);
-                let is_copy = previous.is_some_and(|old| old.seq == key.seq && old != key);
-                if is_copy && scenario.lets_pass(Hole::CopyCharged) {
-                    // Nobody extends the other copy, which comes back and is charged.
-                    self.rows.at(key.slot.into()).excuse();
+                let is_copy = previous.is_some_and(|old| old != key) && !replaced;
+                if is_copy {
+                    watch.reach("delivery: of a copy");
                 }
-                let previous = previous.filter(|_| replaced);
-                return previous.into_iter().for_each(|key| self.acknowledge(key, false, watch));
+                let copies = is_copy && !scenario.is(Mutant::CopyCharged);
+                let needless = previous.filter(|_| replaced || copies);
+                return needless.into_iter().for_each(|key| self.acknowledge(key, false, watch));
             }
             (Meeting::Later, Some(place)) => {
                 watch.reach("delivery: of a later attempt than the held one");
@@ -129,14 +115,13 @@ impl State {
         let hold = self.hold(worker, place);
         (hold.phase, hold.asked_seq) = (Phase::Running, hold.seq);
         let (slot, attempt) = (usize::from(hold.slot), hold.attempt);
-        let doubled = self.budget.doubled;
         let Some(step) = self.rows.steps[slot].as_mut() else {
             return watch.broken("a step runs that does not exist");
         };
         let bit = 1 << attempt.min(63);
         let before = step.ran & bit != 0 && attempt < 63;
         step.ran |= bit;
-        watch.require(!before || doubled, "one attempt runs twice");
+        watch.require(!before, "one attempt runs twice");
         let waits = step.state == StepState::Pending && step.outcome.is_none();
         watch.require(!waits, "a step runs before its parents have ended");
         if let Some(batch) = scenario.batch_of(slot) {
@@ -170,6 +155,17 @@ impl State {
         }
     }
 
+    /// The hold is dropped without a verdict: its message comes back, and is charged.
+    fn abandon(&mut self, worker: u8, place: u8, watch: &mut Watch) {
+        let w = &mut self.workers[usize::from(worker)];
+        let hold = w.holds.remove(place.into());
+        w.begun.retain(|(slot, _)| *slot != hold.slot);
+        w.begun.push((hold.slot, hold.attempt));
+        w.begun.sort_unstable();
+        self.rows.at(hold.slot.into()).excuse();
+        watch.reach("run without an outcome");
+    }
+
     fn answered(
         &mut self,
         scenario: &Scenario,
@@ -180,6 +176,7 @@ impl State {
     ) {
         let hold = *self.hold(worker, place);
         if let Answer::Run { attempt } = hold.answer {
+            self.workers[usize::from(worker)].begun.retain(|(slot, _)| *slot != hold.slot);
             let known = self.hold(worker, place);
             *known = Hold {
                 attempt,
@@ -205,16 +202,14 @@ impl State {
         self.workers[usize::from(worker)].holds.remove(place.into());
         let (acknowledges, next) = match hold.answer {
             Answer::Held => (scenario.is(Mutant::AckHeld), None),
-            Answer::Verdict { acknowledges, next } => {
-                (acknowledges || scenario.is(Mutant::AckStale), next)
-            }
+            Answer::Verdict { verdict, next } => (self.ends(scenario, &hold, verdict), next),
             Answer::Released { taken_back } => {
                 (taken_back || scenario.is(Mutant::AckDrained), None)
             }
             _ => (true, None),
         };
-        if let Some(key) = hold.ack {
-            self.settle(scenario, &hold, key, acknowledges, ack_lost, watch);
+        if let Some(key) = hold.ack.filter(|_| acknowledges) {
+            self.acknowledge(key, ack_lost, watch);
         }
         if let Some(next) = next {
             self.go_on(scenario, worker, next, watch);
@@ -225,25 +220,15 @@ impl State {
         }
     }
 
-    /// `settle` in `worker/report.rs` and its like: the message that is held is acknowledged, or not.
-    fn settle(
-        &mut self,
-        scenario: &Scenario,
-        hold: &Hold,
-        key: Key,
-        acknowledges: bool,
-        lost: bool,
-        watch: &mut Watch,
-    ) {
-        let of_another = matches!(hold.answer, Answer::Verdict { .. }) && key.seq != hold.asked_seq;
-        let passes = of_another && scenario.lets_pass(Hole::LaterAcknowledged);
-        match (acknowledges, passes) {
-            (true, false) => self.acknowledge(key, lost, watch),
-            (true, true) => _ = self.bus.acknowledge(key),
-            // It is forgotten like the one that was reported on, comes back and is charged.
-            (false, true) => self.rows.at(key.slot.into()).excuse(),
-            (false, false) => {}
-        }
+    /// Whether the message that is held after a report is acknowledged (`settle` in `worker/report.rs`).
+    /// Where it is not, it comes again, sooner or later.
+    fn ends(&self, scenario: &Scenario, hold: &Hold, verdict: Verdict) -> bool {
+        let held = match scenario.is(Mutant::LaterAcknowledged) {
+            true => hold.asked_seq,
+            false => hold.seq,
+        };
+        let after = after_report(verdict, hold.asked_seq.into(), held.into());
+        after == AfterReport::Acknowledge || scenario.is(Mutant::AckStale)
     }
 
     /// `go_on` in `worker/report.rs`: a handed step is run if there is a slot, or given back.
@@ -265,15 +250,17 @@ impl State {
         }
     }
 
-    /// An acknowledgement leaves the worker. It is wrong unless the step has ended, or a later message
-    /// is on the way or will be.
+    /// An acknowledgement leaves the worker. It is wrong unless the step has ended, a later message is on
+    /// the way or will be, or there is another copy.
     pub(crate) fn acknowledge(&mut self, key: Key, lost: bool, watch: &mut Watch) {
         let finished = self.rows.is_finished();
         let done = self
             .rows
             .step(key.slot.into())
             .is_none_or(|step| step.outcome.is_some() || step.dispatch_seq > key.seq || finished);
-        watch.require(done, "a message is acknowledged that is still needed");
+        let is_copy = |m: &Message| (m.slot, m.seq) == (key.slot, key.seq) && m.copy != key.copy;
+        let copied = self.bus.messages.iter().any(is_copy);
+        watch.require(done || copied, "a message is acknowledged that is still needed");
         if lost {
             watch.reach("acknowledgement lost");
         } else {

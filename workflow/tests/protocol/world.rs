@@ -2,6 +2,8 @@
 
 use std::hash::{Hash, Hasher};
 
+use tasker_messages::Verdict;
+
 use crate::bus::{Bus, Key};
 use crate::fingerprint::Fingerprint;
 use crate::rows::{Asked, Lease, Released, Report, Rows};
@@ -38,7 +40,7 @@ pub(crate) enum Answer {
     Held,
     Drop,
     Verdict {
-        acknowledges: bool,
+        verdict: Verdict,
         next: Option<Next>,
     },
     Released {
@@ -103,6 +105,8 @@ pub(crate) struct Worker {
     pub(crate) holds: Vec<Hold>,
     /// Whether what is old must be claimed: it is new, or has seen the bus restart.
     pub(crate) doubts: bool,
+    /// Attempts that it began and will not end, by their steps.
+    pub(crate) begun: Vec<(u8, u8)>,
     /// Whether it was told to end. When it holds nothing any more, another one takes its place.
     pub(crate) drains: bool,
 }
@@ -131,15 +135,22 @@ pub(crate) struct Outgoing {
     pub(crate) seq: u8,
     pub(crate) attempt: u8,
     pub(crate) claim_required: bool,
+    /// Whether the bus knew no copy when it was read.
+    pub(crate) is_first: bool,
+    /// Whether it was published and not confirmed.
+    pub(crate) repeated: bool,
 }
 
 /// Members that an orchestrator publishes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Span {
     pub(crate) batch: u8,
     pub(crate) from: u8,
     pub(crate) next: u8,
+    pub(crate) upto: u8,
     pub(crate) taken_over: bool,
+    /// Those that are still to be published, as they were read.
+    pub(crate) members: Vec<Outgoing>,
 }
 
 /// What an orchestrator remembers; all of it may be lost.
@@ -239,6 +250,8 @@ impl State {
                     seq: step.dispatch_seq,
                     attempt: step.attempt,
                     claim_required: claim_required || step.claim_required,
+                    is_first: !self.bus.knows(slot as u8, step.dispatch_seq),
+                    repeated: false,
                 });
             }
         }

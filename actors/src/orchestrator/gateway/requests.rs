@@ -1,5 +1,7 @@
 //! What is done with each request of workers and programs.
 
+use std::time::{Duration, Instant};
+
 use tasker_bus::Incoming;
 use tasker_messages::subject::Request;
 use tasker_messages::{
@@ -120,13 +122,25 @@ async fn claim(
 ) -> Result<ClaimReply, Refusal> {
     let request: ClaimRequest = reads::parse(&incoming.payload)?;
     let lease_ms = node.settings.worker.lease_ms;
+    let until = request.until_ms.and_then(|until_ms| moment(node, until_ms));
     let granted =
-        node.store.claim_steps(namespace, request.worker, &request.claims, lease_ms).await;
+        node.store.claim_steps(namespace, request.worker, &request.claims, lease_ms, until).await;
     let granted = granted.map_err(|e| reads::ReadError::from(e).into_refusal())?;
+    if granted.is_late {
+        metrics::counter!("tasker_gateway_late_claims_total").increment(1);
+        return Err(Refusal::retry(code::UNAVAILABLE, "the claim came too late; claim again"));
+    }
     if !granted.poisoned.is_empty() {
         end_poisoned(links, namespace, request.worker, &granted.poisoned).await?;
     }
     Ok(ClaimReply { verdicts: granted.verdicts })
+}
+
+/// When the server's clock shows this, by the clock of this process; `None` if that is not known.
+fn moment(node: &Node, unix_ms: i64) -> Option<Instant> {
+    let now = Instant::now();
+    let left = unix_ms.saturating_sub(node.bus.server_unix_nanos(now)? / 1_000_000);
+    now.checked_add(Duration::from_millis(u64::try_from(left).unwrap_or(0)))
 }
 
 async fn save_checkpoint(

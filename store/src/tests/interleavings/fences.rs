@@ -31,9 +31,10 @@ impl World {
         let said = |yes: bool| if yes { "done" } else { "nothing to do" };
         match what {
             Meanwhile::Claim => {
-                let claim = [Claim { step_id, dispatch_seq: 1, redelivered: false }];
+                let claim = [Claim { step_id, dispatch_seq: 1, redelivered: false, begun: None }];
                 let other = WorkerId::from_uuid(Uuid::now_v7());
-                let granted = store.claim_steps(&ns, other, &claim, 60_000).await.expect("decided");
+                let granted =
+                    store.claim_steps(&ns, other, &claim, 60_000, None).await.expect("decided");
                 match granted.verdicts[0] {
                     ClaimVerdict::Run { attempt: 2, .. } => "done",
                     ClaimVerdict::Drop(DropReason::Ended) => "nothing to do",
@@ -146,10 +147,10 @@ async fn a_retry_and_a_claim_raise_the_attempt_once(pool: PgPool) {
         let mut attempt = world.member(batch, 0);
         attempt.ending = Err(crate::tests::failure(true));
         let report = [attempt];
-        let claim = [Claim { step_id: step, dispatch_seq: 1, redelivered: false }];
+        let claim = [Claim { step_id: step, dispatch_seq: 1, redelivered: false, begun: None }];
         let claims = async {
             let other = WorkerId::from_uuid(Uuid::now_v7());
-            let granted = world.store.claim_steps(&ns(), other, &claim, 60_000).await;
+            let granted = world.store.claim_steps(&ns(), other, &claim, 60_000, None).await;
             granted.expect("decided").verdicts[0]
         };
         let gate = Gate::Step(step);

@@ -298,8 +298,8 @@ async fn make_due(world: &World) {
 }
 
 async fn claim(world: &World, step_id: StepId, dispatch_seq: u32) -> ClaimVerdict {
-    let claim = [Claim { step_id, dispatch_seq, redelivered: false }];
-    let granted = world.store.claim_steps(&ns(), world.worker, &claim, 60_000).await;
+    let claim = [Claim { step_id, dispatch_seq, redelivered: false, begun: None }];
+    let granted = world.store.claim_steps(&ns(), world.worker, &claim, 60_000, None).await;
     granted.expect("decided").verdicts[0]
 }
 

@@ -194,9 +194,10 @@ impl World {
                 .to_owned()
             }
             Operation::Claim => {
-                let claim = [Claim { step_id: step, dispatch_seq: 1, redelivered: true }];
+                let claim =
+                    [Claim { step_id: step, dispatch_seq: 1, redelivered: true, begun: None }];
                 let other = WorkerId::from_uuid(Uuid::now_v7());
-                let granted = self.store.claim_steps(&ns(), other, &claim, 60_000).await;
+                let granted = self.store.claim_steps(&ns(), other, &claim, 60_000, None).await;
                 match granted.expect("decided").verdicts[0] {
                     ClaimVerdict::Run { attempt: 2, tries: 1 } => "run",
                     ClaimVerdict::Held => "held",

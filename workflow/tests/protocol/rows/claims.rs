@@ -29,7 +29,11 @@ pub(crate) struct Asked {
     /// The attempt of the message, which is of no interest.
     pub(crate) attempt: u8,
     pub(crate) redelivered: bool,
+    /// The attempt that the worker has begun and will not end.
+    pub(crate) begun: Option<u8>,
     pub(crate) worker: u8,
+    /// Whether it was granted before, and the answer was lost.
+    pub(crate) again: bool,
 }
 
 /// A step that is given back.
@@ -68,6 +72,7 @@ impl Rows {
             step_id: StepId::from_uuid(Uuid::nil()),
             dispatch_seq: if by_attempt { asked.attempt } else { asked.seq }.into(),
             redelivered: asked.redelivered || scenario.is(Mutant::ChargedForSweeps),
+            begun: asked.begun.filter(|_| !scenario.is(Mutant::BegunAgain)).map(u32::from),
         };
         let decision = decide_claim(&claim, &facts);
         if facts.held_by_claimant && matches!(decision, ClaimDecision::Run { .. }) {
@@ -108,23 +113,37 @@ impl Rows {
     }
 
     /// `claims/release.sql`; whether it was taken back.
-    pub(crate) fn release(&mut self, released: Released, watch: &mut Watch) -> bool {
+    pub(crate) fn release(
+        &mut self,
+        scenario: &Scenario,
+        released: Released,
+        watch: &mut Watch,
+    ) -> bool {
         let Some(step) = self.steps[released.slot].as_mut() else { return false };
-        let granted_unheard =
-            step.attempt > released.attempt && step.lease == Lease::Of(released.worker);
-        let matches = step.dispatch_seq == released.seq
-            && (step.attempt == released.attempt || granted_unheard)
-            && step.is_live()
-            && step.outcome.is_none();
+        let same_seq = step.dispatch_seq == released.seq;
+        let leased = step.lease == Lease::Of(released.worker);
+        let granted_unheard = same_seq && step.attempt > released.attempt && leased;
+        let sent_again = step.dispatch_seq > released.seq
+            && step.attempt == released.attempt
+            && leased
+            && !scenario.is(Mutant::HeldCopyCharged);
+        let matches =
+            (same_seq && step.attempt == released.attempt || granted_unheard || sent_again)
+                && step.is_live()
+                && step.outcome.is_none();
         if matches {
             step.follow(StepEvent::Redispatched, watch);
             step.dispatch_seq += 1;
-            step.attempt += u8::from(!released.unstarted || granted_unheard);
+            let begun_again = sent_again && !scenario.is(Mutant::UnstartedAgain);
+            step.attempt += u8::from(!released.unstarted || granted_unheard || begun_again);
             step.claim_required = false;
             step.lease = Lease::None;
         }
         if matches && granted_unheard {
             watch.reach("release: granted, but not heard of");
+        }
+        if matches && sent_again {
+            watch.reach("release: sent again meanwhile");
         }
         watch.reach(match (matches, released.unstarted) {
             (false, _) => "release: not taken back",
