@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tasker_guards::{Guard, guard_is_off};
 use tasker_messages::{Namespace, Queue, StepId};
 use tasker_store::{Dispatched, EpochState, StoreError};
 
@@ -146,14 +147,15 @@ async fn check_streams(node: &Node, links: &Links, known_ns: Option<i64>) -> Res
 async fn redispatch_all(node: &Node, queue: &Dispatched) -> Result<u32, StoreError> {
     let limit = node.settings.reconciler.max_redispatch;
     let mut sent = 0;
-    loop {
+    while !guard_is_off(Guard::Reconciler) {
         let lost = node.store.find_lost(&queue.namespace, &queue.queue, 0, limit).await?.steps;
         let now = node.store.redispatch(&queue.namespace, &lost).await?;
         sent += now;
         if now == 0 || (lost.len() as u32) < limit {
-            return Ok(sent);
+            break;
         }
     }
+    Ok(sent)
 }
 
 /// A queue has lost messages if the rows say that more is on the bus than its consumer knows of, in
@@ -180,6 +182,9 @@ async fn check_queues(
             Err(_) => continue,
         };
         let missing = queue.outstanding.saturating_sub(on_bus);
+        if guard_is_off(Guard::Reconciler) {
+            continue;
+        }
         metrics::gauge!("tasker_reconciler_missing_steps",
             "namespace" => queue.namespace.to_string(), "queue" => queue.queue.to_string())
         .set(missing as f64);

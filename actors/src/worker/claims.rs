@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tasker_guards::{CrashPoint, pass};
 use tasker_messages::subject::Request;
 use tasker_messages::{Claim, ClaimReply, ClaimRequest, ClaimVerdict, Namespace};
 
@@ -147,6 +148,7 @@ async fn follow(core: &Core, mut step: Step, verdict: ClaimVerdict) {
     match verdict {
         ClaimVerdict::Run { attempt, tries } => {
             count("run").increment(1);
+            pass(CrashPoint::ClaimGranted);
             core.held.granted(&step.hold, attempt);
             core.cancelled.resume(&step.place.namespace, &step.item);
             (step.attempt, step.tries) = (attempt, tries);

@@ -131,7 +131,7 @@ async fn a_lost_message_is_sent_again_unless_somebody_runs_it(pool: PgPool) {
     world.apply(&[world.finished(batch.member(0), StepKind::BatchWorker, 1)]).await;
     let queue = tasker_messages::Queue::default();
     let lost = world.store.find_lost(&ns(), &queue, 0, 10).await.expect("read").steps;
-    assert_eq!(lost, [batch.member(2)]);
+    assert_eq!(lost, [batch.member(2)], "what has ended or is leased is not lost");
     let all = [batch.member(0), batch.member(1), batch.member(2)];
     assert_eq!(world.store.redispatch(&ns(), &all).await.expect("sent"), 1);
     assert_eq!(world.store.redispatch(&ns(), &all).await.expect("not again"), 0);
