@@ -11,7 +11,7 @@ export SQLX_OFFLINE := true
 # Passed on: make test ARGS=name_of_a_test, make bench ARGS='--runs 3'
 ARGS ?=
 
-.PHONY: help setup build demo test lint deny sbom bench faults fuzz queries clean-servers
+.PHONY: help setup build demo test lint deny sbom bench faults mutants fuzz queries clean-servers
 
 help: ## print this
 	@sed -n -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
@@ -46,6 +46,9 @@ bench: setup build ## measure the three workloads, and the bare pipeline beside 
 
 faults: setup ## the fault tests at their full counts, for hours; goes on where it was broken off
 	@scripts/faults $(ARGS)
+
+mutants: setup ## switch guards of the protocol off, one at a time: a test must notice each; target/mutants.md
+	@scripts/mutants $(ARGS)
 
 fuzz: ## fuzz what is read from outside, FUZZ_SECONDS=60 for each target; needs a nightly toolchain and cargo-fuzz
 	@scripts/fuzz $(ARGS)

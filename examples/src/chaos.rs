@@ -42,6 +42,9 @@ struct Input {
     #[serde(default)]
     n: u32,
     seed: u64,
+    /// How long each member sleeps, beside what its number says.
+    #[serde(default)]
+    slow_ms: u64,
 }
 
 /// Writes down that an attempt has begun: one line, in a file of this process.
@@ -92,8 +95,13 @@ impl StepHandler for Work {
     async fn call(&self, ctx: StepContext) -> Result<StepResult, StepError> {
         note(&ctx)?;
         let value = self.get_batch_context(&ctx)?.start_position()?;
-        behave(ctx.input::<Input>()?.seed.wrapping_add(value), ctx.tries()).await?;
-        Ok(json!({"value": value}).into())
+        let input = ctx.input::<Input>()?;
+        if input.slow_ms > 0 {
+            tokio::time::sleep(Duration::from_millis(input.slow_ms)).await;
+        }
+        behave(input.seed.wrapping_add(value), ctx.tries()).await?;
+        // The attempt, so that a result that is stored as another one's shows.
+        Ok(json!({"value": value, "attempt": ctx.attempt()}).into())
     }
 }
 

@@ -22,7 +22,8 @@ pub(crate) struct Landed {
 }
 
 /// A row of the answer; `apply.sql` says what stands where.
-struct Row {
+#[cfg_attr(feature = "mutants", derive(sqlx::FromRow))]
+pub(crate) struct Row {
     what: String,
     id: Uuid,
     task_id: Uuid,
@@ -129,20 +130,28 @@ pub(crate) async fn land(
     Ok(landed)
 }
 
+pub(crate) fn column<T>(set: &[&FinishedAttempt], get: impl Fn(&FinishedAttempt) -> T) -> Vec<T> {
+    set.iter().map(|a| get(a)).collect()
+}
+
+pub(crate) fn result(attempt: &FinishedAttempt) -> Option<String> {
+    attempt.ending.as_ref().ok().map(|text| text.to_string())
+}
+
 async fn apply(
     connection: &mut PgConnection,
     namespace: &Namespace,
     set: &[&FinishedAttempt],
     lease_ms: u64,
 ) -> Result<Vec<Row>, StoreError> {
-    fn column<T>(set: &[&FinishedAttempt], get: impl Fn(&FinishedAttempt) -> T) -> Vec<T> {
-        set.iter().map(|a| get(a)).collect()
-    }
-    let result = |a: &FinishedAttempt| a.ending.as_ref().ok().map(|text| text.to_string());
     let mut errors = Vec::with_capacity(set.len());
     for attempt in set {
         let error = attempt.ending.as_ref().err().map(serde_json::to_string).transpose();
         errors.push(error.map_err(|e| StoreError::stored("error", e))?);
+    }
+    #[cfg(feature = "mutants")]
+    if let Some(sql) = crate::mutants::APPLY.mutated() {
+        return crate::mutants::apply(connection, namespace, set, lease_ms, sql, &errors).await;
     }
     let rows = sqlx::query_file_as!(
         Row,
@@ -166,7 +175,7 @@ async fn apply(
 
 /// How a task without active steps ends: nothing failed or pending, something failed, something
 /// pending, both.
-fn task_ends() -> Vec<String> {
+pub(crate) fn task_ends() -> Vec<String> {
     let cases = [(0, 0), (0, 1), (1, 0), (1, 1)];
     let end = |(pending, failed)| task_end(0, pending, failed).map(|state| state.to_string());
     cases.into_iter().filter_map(end).collect()

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
+use tasker_guards::{CrashPoint, Guard, guard_is_off, pass};
 use tasker_messages::{Claim, ClaimVerdict, Namespace, ReleasedStep, StepId, StepKind, WorkerId};
 use tasker_workflow::{ClaimDecision, ClaimFacts, decide_claim};
 use uuid::Uuid;
@@ -94,7 +95,7 @@ impl Store {
             let max_attempts =
                 template.step(&row.template_step).map_or(1, |(_, step)| step.retry.max_attempts);
             let facts = ClaimFacts {
-                ended: row.ended,
+                ended: row.ended && !guard_is_off(Guard::TestBeforeClaim),
                 live: row.live,
                 held_by_other: row.held_by_other,
                 held_by_claimant: row.held_by_claimant,
@@ -119,7 +120,9 @@ impl Store {
             }
         }
         raise(&mut tx, worker, &run, lease_ms).await?;
+        pass(CrashPoint::ClaimDecided);
         commit(tx).await?;
+        pass(CrashPoint::ClaimStored);
         Ok(granted)
     }
 

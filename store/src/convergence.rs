@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use tasker_guards::{CrashPoint, pass};
 use tasker_messages::{BatchState, StepId, StepKind, TaskId, TemplateId};
 use tasker_workflow::batching::{self, all_failed};
 use tasker_workflow::{
@@ -134,7 +135,9 @@ impl Store {
             }
         }
         let converged = writes.apply(&mut tx).await?;
+        pass(CrashPoint::ConvergeWritten);
         commit(tx).await?;
+        pass(CrashPoint::ConvergeStored);
         Ok(converged)
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use tasker_guards::{CrashPoint, pass};
 use tasker_messages::{BatchId, Namespace, NodeId, Queue, StepId, TaskId};
 use uuid::Uuid;
 
@@ -151,9 +152,11 @@ impl Store {
     pub async fn mark_sent(&self, sent: &[(StepId, u32)]) -> Result<(), StoreError> {
         let (ids, seqs): (Vec<Uuid>, Vec<i32>) =
             sent.iter().map(|(id, seq)| (id.as_uuid(), *seq as i32)).unzip();
+        pass(CrashPoint::SentBegins);
         sqlx::query_file!("queries/dispatch/mark_sent.sql", &ids, &seqs)
             .execute(&self.lazy)
             .await?;
+        pass(CrashPoint::SentStored);
         Ok(())
     }
 
@@ -166,6 +169,10 @@ impl Store {
         lease_ms: u64,
         limit: u32,
     ) -> Result<Vec<OpenBatch>, StoreError> {
+        #[cfg(feature = "mutants")]
+        if let Some(sql) = crate::mutants::CLAIM_BATCHES.mutated() {
+            return crate::mutants::claim_batches(self, named, node, lease_ms, limit, sql).await;
+        }
         let named: Option<Vec<Uuid>> = named.map(|ids| ids.iter().map(|id| id.as_uuid()).collect());
         let rows = sqlx::query_file!(
             "queries/dispatch/claim_batches.sql",

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use tasker_guards::{CrashPoint, pass};
 use tasker_messages::{BatchId, Namespace, StepId, TaskId, TemplateId};
 use uuid::Uuid;
 
@@ -200,7 +201,9 @@ impl Store {
             }
             copy.insert(&mut tx).await?;
             let sealed = settle_sealed(&mut tx, &steps).await?;
+            pass(CrashPoint::SealWritten);
             commit(tx).await?;
+            pass(CrashPoint::SealStored);
             Ok(sealed)
         })
         .await
@@ -302,7 +305,9 @@ impl Store {
                 steps.extend(sealed.map(|_| (batchable_step.as_uuid(), id)));
             }
             let sealed = settle_sealed(&mut tx, &steps).await?;
+            pass(CrashPoint::SealWritten);
             commit(tx).await?;
+            pass(CrashPoint::SealStored);
             Ok(sealed)
         })
         .await

@@ -24,6 +24,8 @@ mod expansion;
 mod floor;
 mod leases;
 mod lifecycle;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod namespaces;
 mod outcomes;
 mod pool;

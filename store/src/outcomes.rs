@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use tasker_guards::{CrashPoint, pass};
 use tasker_messages::{
     BatchId, Namespace, Queue, StepFailure, StepId, StepKind, TaskId, TemplateId, Verdict, WorkerId,
 };
@@ -152,7 +153,9 @@ impl Store {
     ) -> Result<Landed, StoreError> {
         let all: Vec<&FinishedAttempt> = set.iter().collect();
         let mut connection = self.quick.lend().await?;
+        pass(CrashPoint::OutcomesBegin);
         let landed = land(&mut connection, namespace, &all, lease_ms).await?;
+        pass(CrashPoint::OutcomesStored);
         connection.give_back();
         Ok(landed)
     }
@@ -171,7 +174,9 @@ impl Store {
             set.iter().enumerate().filter(|(_, a)| !retries.contains_key(&a.step_id)).unzip();
         let landed = land(&mut tx, namespace, &ending, lease_ms).await?.applied;
         let retried = schedule_retries(&mut tx, namespace, set, &retries).await?;
+        pass(CrashPoint::OutcomesBegin);
         commit(tx).await?;
+        pass(CrashPoint::OutcomesStored);
         let verdict = |attempt: &FinishedAttempt| match retried.contains_key(&attempt.step_id) {
             true => Verdict::Applied,
             false => Verdict::Unknown,

@@ -96,6 +96,10 @@ impl Store {
         older_than_ms: u64,
         limit: u32,
     ) -> Result<Lost, StoreError> {
+        #[cfg(feature = "mutants")]
+        if let Some(sql) = crate::mutants::FIND_LOST.mutated() {
+            return crate::mutants::find_lost(self, ns, queue, older_than_ms, limit, sql).await;
+        }
         let ids = sqlx::query_file_scalar!(
             "queries/reconcile/find_lost.sql",
             ns.as_str(),

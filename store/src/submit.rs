@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
+use tasker_guards::{CrashPoint, pass};
 use tasker_messages::{StepId, TaskId, TaskRequest, TemplateId};
 use tasker_workflow::{SubmissionPlan, Template};
 use uuid::Uuid;
@@ -99,6 +100,7 @@ impl Store {
             tasks.iter().map(|t| get(&t.request).clone()).collect()
         };
         let mut connection = self.quick.lend().await?;
+        pass(CrashPoint::SubmitBegins);
         let contexts = column(tasks, |t| t.request.context.to_string());
         let edges = edges_of(tasks);
         let rows = step_rows(tasks, &edges);
@@ -138,6 +140,7 @@ impl Store {
         .fetch_all(&mut *connection)
         .await?;
         connection.give_back();
+        pass(CrashPoint::SubmitStored);
         let created: HashSet<TaskId> = created.into_iter().map(TaskId::from_uuid).collect();
         for (task, context) in tasks.iter().zip(&contexts) {
             if created.contains(&task.id) && context.len() <= MAX_CACHED_CONTEXT {

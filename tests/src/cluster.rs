@@ -183,7 +183,11 @@ impl Cluster {
         if !settings.is_empty() {
             arguments.extend(["--config".to_owned(), scratch.write("tasker.toml", settings)?]);
         }
-        let environment = [("TASKER_CHAOS_LEDGER", ledger.display().to_string())];
+        // The latter is for builds that have crash points.
+        let environment = [
+            ("TASKER_CHAOS_LEDGER", ledger.display().to_string()),
+            ("TASKER_CRASH", scratch.path().join("crash").display().to_string()),
+        ];
         let dev = Dev::ephemeral(&tool, &arguments, &environment, scratch.path())?;
         Ok(Self { dev, tool, scratch, nodes: Vec::new(), token: None })
     }

@@ -24,7 +24,7 @@ const RESERVED: [(&str, &[&str]); 3] =
 
 /// Crates from the bottom of the house to its top: none depends on one above it.
 const ORDER: [&[&str]; 8] = [
-    &["tasker-messages"],
+    &["tasker-guards", "tasker-messages"],
     &["tasker-workflow", "tasker-sdk"],
     &["tasker-config", "tasker-examples"],
     &["tasker-store", "tasker-bus"],
@@ -41,6 +41,7 @@ pub(crate) fn check() -> anyhow::Result<String> {
     check_trees(&mut wrong)?;
     crate::reference::check(&mut wrong)?;
     crate::keys::check(&mut wrong)?;
+    crate::mutants::check(&mut wrong)?;
     crate::reference::check_guide(&mut wrong)?;
     let files = check_files(&mut wrong)?;
     if wrong.is_empty() {

@@ -3,6 +3,7 @@
 mod faults;
 mod house;
 mod keys;
+mod mutants;
 mod queries;
 mod reference;
 mod sbom;

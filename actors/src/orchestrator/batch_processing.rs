@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tasker_bus::{AckHandle, Outgoing};
+use tasker_guards::{CrashPoint, pass};
 use tasker_messages::cursor::member_name;
 use tasker_messages::{BatchId, FailureStrategy, Namespace, ProcessBatchableStep, StepId, subject};
 use tasker_store::{
@@ -144,11 +145,13 @@ fn announce(node: &Node, namespace: &Namespace, steps: Vec<StepId>) {
         .collect();
     let bus = node.bus.clone();
     tokio::spawn(async move {
+        pass(CrashPoint::AnnounceBegins);
         for result in bus.publish_jetstream(messages).await {
             if let Err(error) = result {
                 tracing::warn!(%error, "a command to expand was not published; the sweep finds it");
             }
         }
+        pass(CrashPoint::AnnounceDone);
     });
 }
 
@@ -173,7 +176,9 @@ async fn expand_set(node: &Node, links: &Links, set: Vec<Expansion>) {
     match expand_steps(node, links, &steps).await {
         Ok(()) => {
             for ack in set.iter().filter_map(|e| e.ack.as_ref()) {
+                pass(CrashPoint::CommandDone);
                 ack.ack().await;
+                pass(CrashPoint::CommandAcked);
             }
         }
         Err(error) => {

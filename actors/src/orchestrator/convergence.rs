@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tasker_guards::{Guard, guard_is_off};
 use tasker_messages::TaskId;
 use tasker_store::Converged;
 
@@ -76,6 +77,7 @@ impl Actor for ConvergenceActor {
                 state.gather.done();
                 pass_on(&state.links, *converged);
             }
+            ConvergenceMessage::Sweep if guard_is_off(Guard::CheckAfterCommit) => {}
             ConvergenceMessage::Sweep => sweep(&myself, &state.node),
         }
         while let Some(set) = state.gather.next_set() {

@@ -5,6 +5,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tasker_guards::{CrashPoint, pass};
 use tasker_messages::{
     Namespace, NextStep, OutcomeVerdicts, Refusal, StepId, Verdict, WorkItem, code,
 };
@@ -217,6 +218,7 @@ async fn store_reports(node: &Node, reports: Vec<Report>) -> Applied {
         });
         let _worker_gone = report.answer.send(answer);
     }
+    pass(CrashPoint::OutcomesAnswered);
     stored.applied
 }
 

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tasker_guards::{CrashPoint, pass};
 use tasker_messages::StepId;
 
 use super::Links;
@@ -98,6 +99,9 @@ impl TimersState {
         let work = async move {
             let woken = async {
                 let steps = node.store.wake_retries(MAX_WOKEN).await?;
+                if !steps.is_empty() {
+                    pass(CrashPoint::RetriesWoken);
+                }
                 Ok::<_, tasker_store::StoreError>((steps, node.store.next_retry_ms().await?))
             };
             match woken.await {

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tasker_bus::RequestError;
+use tasker_guards::{CrashPoint, pass};
 use tasker_messages::subject::Request;
 use tasker_messages::{Claim, ClaimReply, ClaimRequest, ClaimVerdict, Namespace};
 
@@ -160,6 +161,7 @@ async fn follow(core: &Core, mut step: Step, verdict: ClaimVerdict) {
     match verdict {
         ClaimVerdict::Run { attempt, tries } => {
             count("run").increment(1);
+            pass(CrashPoint::ClaimGranted);
             core.held.granted(&step.hold, attempt);
             core.cancelled.resume(&step.place.namespace, &step.item);
             (step.attempt, step.tries) = (attempt, tries);

@@ -196,6 +196,11 @@ impl HeldSteps {
         })
     }
 
+    /// The message of a hold that goes on.
+    pub(crate) fn ack_of(&self, hold: &Hold) -> Option<AckHandle> {
+        self.with(hold, |step| step.ack.clone()).flatten()
+    }
+
     /// The holds are done with. Gives what was held, in order, where they are still current.
     pub(crate) fn settle(&self, holds: Vec<Hold>) -> Vec<Option<HeldStep>> {
         let mut steps = self.steps();

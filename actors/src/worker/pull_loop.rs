@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tasker_bus::{Delivery, PullEvent, PullOptions, Puller, ResetReason};
+use tasker_guards::{Guard, guard_is_off};
 use tasker_messages::{PROTOCOL_HEADER, WorkItem, code, json, subject};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
@@ -249,7 +250,7 @@ impl PullLoop {
             return delivery.handle.ack().await;
         }
         let redelivered = delivery.num_delivered > 1;
-        let must_claim = redelivered
+        let must_claim = (redelivered && !guard_is_off(Guard::ClaimOnRedelivery))
             || item.claim_required
             || is_late(&item, &delivery)
             || delivery.doubtful

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Serialize;
 use tasker_bus::{BusError, RequestError};
+use tasker_guards::{CrashPoint, Guard, guard_is_off, pass};
 use tasker_messages::subject::{self, Request};
 use tasker_messages::{
     AttemptFinished, AttemptOutcome, Namespace, NextStep, NodeId, OutcomeVerdicts, Refusal,
@@ -114,8 +115,15 @@ pub(crate) async fn deliver(core: Arc<Core>, report: Report, unanswered: OwnedSe
     let mut unanswered = Some(unanswered);
     let mut rest = vec![report];
     while let Some(report) = rest.pop() {
+        if guard_is_off(Guard::AckAfterCommit) {
+            for ack in report.holds.iter().filter_map(|hold| core.held.ack_of(hold)) {
+                ack.ack().await;
+            }
+        }
+        pass(CrashPoint::ReportBegins);
         match send(&core, &report).await {
             Ok(answer) => {
+                pass(CrashPoint::ReportAnswered);
                 if rest.is_empty() {
                     drop(unanswered.take());
                 }
@@ -123,6 +131,7 @@ pub(crate) async fn deliver(core: Arc<Core>, report: Report, unanswered: OwnedSe
                 // is still held, so that a worker that drains waits for it.
                 go_on(&core, &report, answer.next).await;
                 settle(&core, report, &answer.verdicts).await;
+                pass(CrashPoint::ReportAcked);
             }
             Err(refusal) if report.outcomes.len() > 1 => {
                 tracing::debug!(%refusal, outcomes = report.outcomes.len(), "halving a report");

@@ -157,6 +157,29 @@ async fn a_large_batch_is_expanded_in_chunks_and_continued(pool: PgPool) {
     );
 }
 
+/// Whoever sweeps while a batch is being written must not see it: an expansion that is given up deletes
+/// members, and those that are not written yet would be passed over.
+#[sqlx::test]
+async fn no_batch_is_published_before_it_is_sealed(pool: PgPool) {
+    let world = World::new(pool).await;
+    let task = world.submit().await;
+    world.succeed(task.step_ids[0], StepKind::Standard).await;
+    world.succeed(task.step_ids[1], StepKind::Batchable).await;
+    let batch = world.new_batch(&task, 3);
+    let begun = world.store.begin_expansion(&batch).await.expect("begun").expect("open");
+    let source = MemberSource::Given(batch.members.clone());
+    let chunk = world.store.write_chunk(&batch, begun.id, 0, &source, true).await.expect("written");
+    assert_eq!(chunk.expect("expanding").commit().await.expect("committed"), Some(3));
+    let node = NodeId::from_uuid(Uuid::now_v7());
+    let swept = async || {
+        let batches = world.store.claim_batches(None, node, 5_000, 10).await.expect("read");
+        batches.iter().map(|b| b.id).collect::<Vec<_>>()
+    };
+    assert_eq!(swept().await, [], "members are published before their batch is sealed");
+    world.store.seal_expanded(batch.batchable_step, begun.id).await.expect("sealed");
+    assert_eq!(swept().await, [begun.id]);
+}
+
 #[sqlx::test]
 async fn publishing_moves_on_for_its_publisher_only(pool: PgPool) {
     let world = World::new(pool).await;

@@ -92,7 +92,13 @@ async fn what_was_sent_again_is_given_back_by_whom_runs_it(pool: PgPool) {
     let node = tasker_messages::NodeId::from_uuid(Uuid::now_v7());
     world.store.claim_batches(Some(&[batch]), node, 5_000, 10).await.expect("claimed");
     world.store.advance_published(&[(batch, 0, 1)], node, 5_000).await.expect("published");
-    assert_eq!(world.store.redispatch(&ns(), &[step_id]).await.expect("sent"), 1);
+    let queue = tasker_messages::Queue::default();
+    let why = (
+        tasker_messages::NodeId::from_uuid(Uuid::now_v7()),
+        tasker_messages::RecoveryKind::LostMessages,
+    );
+    let sent = world.store.redispatch((&ns(), &queue), &[step_id], why).await;
+    assert_eq!(sent.expect("sent"), 1);
     let running = [RunningStep { step_id, attempt: 1 }];
     world.store.renew_leases(&ns(), world.worker, &running, 60_000).await.expect("leased");
     let other = WorkerId::from_uuid(Uuid::now_v7());
@@ -202,7 +208,7 @@ async fn a_lost_message_is_sent_again_unless_somebody_runs_it(pool: PgPool) {
     world.apply(&[world.finished(batch.member(0), StepKind::BatchWorker, 1)]).await;
     let queue = tasker_messages::Queue::default();
     let lost = world.store.find_lost(&ns(), &queue, 0, 10).await.expect("read").steps;
-    assert_eq!(lost, [batch.member(2)]);
+    assert_eq!(lost, [batch.member(2)], "what has ended or is leased is not lost");
     let all = [batch.member(0), batch.member(1), batch.member(2)];
     let why = (node, tasker_messages::RecoveryKind::LostMessages);
     assert_eq!(world.store.redispatch((&ns(), &queue), &all, why).await.expect("sent"), 1);

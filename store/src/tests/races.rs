@@ -109,7 +109,8 @@ async fn a_child_that_comes_while_the_outcome_waits_is_released(pool: PgPool) {
         insert_edges(&mut converging, &[(parent, child)]).await.expect("inserted");
         converging.commit().await.expect("committed");
     });
-    assert!(applied.ready.iter().any(|step| step.id == child), "{applied:?}");
+    let is_released = applied.ready.iter().any(|step| step.id == child);
+    assert!(is_released, "the child is not released: {applied:?}");
     assert_eq!(applied.ready.len(), 2, "and `analyze`, which was there before");
     assert_eq!(world.count("select count(*) from tasker.outcomes").await, 1);
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use nix::sys::signal::Signal;
+use serde_json::json;
 use tasker_tests::{Cluster, Process, until};
 
 use super::ledger::count;
@@ -65,7 +66,16 @@ async fn f8_everything_stored_is_lost() -> anyhow::Result<()> {
     let store = data_dir(&trial.cluster).join("nats");
     until("the first stream is known", SOON, async || Ok(count(&trial.cluster, DONE).await? == 1))
         .await?;
+    let api = trial.cluster.api()?;
     for _ in 0..rounds {
+        // So many slow members that the store is full of them when it is lost.
+        let slow = json!({"n": 400, "seed": 0, "slow_ms": 1_000});
+        let id = api.submit("chaos-a", "chaos_batch", slow).await?;
+        until("it runs", SOON, async || {
+            let published = api.summary(&id).await?["batches"][0]["published"].as_u64();
+            Ok(published.is_some_and(|published| published > 100))
+        })
+        .await?;
         with_dev_stopped(&trial.cluster, async || {
             kill(server(&trial.cluster)?).await?;
             fs::remove_dir_all(&store).context("removing the store")

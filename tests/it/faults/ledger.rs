@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use tasker_tests::Cluster;
 
 /// What the ledger and the rows say together.
@@ -18,7 +18,25 @@ pub(super) struct Executions {
     /// Attempts that were begun and neither ended their step nor failed: their worker was killed, or
     /// what they reported was refused.
     pub(super) wasted: u64,
+    /// Results that were stored as those of another attempt than the one that returned them.
+    pub(super) foreign: u64,
 }
+
+impl Executions {
+    /// Whether each attempt was run once at the most, and what is stored is what it returned.
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        let Self { twice, invented, foreign, .. } = self;
+        ensure!(twice.is_empty(), "{} attempts were begun twice, as {:?}", twice.len(), twice[0]);
+        ensure!(*invented == 0, "{invented} attempts are stored that nobody began");
+        ensure!(*foreign == 0, "{foreign} results are stored under an attempt that is not theirs");
+        Ok(())
+    }
+}
+
+/// Results that say another attempt than the row that they are in.
+const FOREIGN: &str = "select count(*) from tasker.outcomes o
+    join tasker.steps s on s.id = o.step_id and s.namespace like 'chaos-%'
+    where (o.result ->> 'attempt')::int <> o.attempt";
 
 /// Reads all of it.
 pub(super) async fn read(cluster: &Cluster) -> anyhow::Result<Executions> {
@@ -45,6 +63,7 @@ pub(super) async fn read(cluster: &Cluster) -> anyhow::Result<Executions> {
         twice: begun.into_iter().filter(|(_, by)| by.len() > 1).collect(),
         invented: stored.len() as u64 - ran,
         wasted: all - ran,
+        foreign: count(cluster, FOREIGN).await?,
     })
 }
 

@@ -88,11 +88,17 @@ impl Load {
     pub(super) async fn finish(mut self) -> anyhow::Result<Done> {
         let healed = Instant::now();
         self.shared.stopped.store(true, Ordering::Relaxed);
-        while let Some(lane) = self.lanes.join_next().await {
-            lane.context("a lane of the load panicked")??;
-        }
+        let lanes = async {
+            while let Some(lane) = self.lanes.join_next().await {
+                lane.context("a lane of the load panicked")??;
+            }
+            anyhow::Ok(())
+        };
+        let ended = tokio::time::timeout(RECOVERY, lanes).await;
+        ended.with_context(|| {
+            format!("not all tasks have ended {RECOVERY:?} after the last fault")
+        })??;
         let recovery = healed.elapsed();
-        ensure!(recovery <= RECOVERY, "all tasks ended only {recovery:?} after the last fault");
         let Shared { accepted, batches, graphs, unknown, .. } = &*self.shared;
         Ok(Done {
             accepted: std::mem::take(&mut *accepted.lock().expect("no lane panicked")),

@@ -2,6 +2,7 @@
 //! ends with `tasker verify`, the ledger of what ran, and the formula of each result.
 
 mod bus;
+mod crash_points;
 mod database;
 mod handlers;
 mod ledger;

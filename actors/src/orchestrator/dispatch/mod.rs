@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tasker_bus::ConsumerLoad;
+use tasker_guards::{Guard, guard_is_off};
 use tasker_messages::{BatchId, Namespace, Queue, StepId};
 use tasker_store::{KnownResults, OpenBatch, ReadyStep};
 use tasker_workflow::WindowLimits;
@@ -337,7 +338,9 @@ impl DispatchState {
         let older_than = UNSENT_AFTER.as_millis() as u64;
         let work = async move {
             match node.store.find_unsent(older_than, MAX_SWEPT).await {
-                Ok(steps) if steps.is_empty() => DispatchMessage::Loaded(Vec::new()),
+                Ok(steps) if steps.is_empty() || guard_is_off(Guard::Sweep) => {
+                    DispatchMessage::Loaded(Vec::new())
+                }
                 Ok(steps) => DispatchMessage::Loaded(publish::prepare(&node, &steps, true).await),
                 Err(error) => {
                     tracing::warn!(%error, "unpublished steps could not be looked for");

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use serde_json::value::RawValue;
 use tasker_bus::Outgoing;
+use tasker_guards::{CrashPoint, Guard, guard_is_off, pass};
 use tasker_messages::{BatchId, SharedStep, StepId, TaskId, WorkItem, subject};
 use tasker_store::{KnownResults, MemberRow, ReadyStep, StoreError};
 
@@ -152,7 +153,9 @@ async fn publish_all(
         }
     }
     metrics::histogram!("tasker_dispatch_set_size").record(messages.len() as f64);
+    pass(CrashPoint::PublishBegins);
     let mut results = node.bus.publish_jetstream(messages).await.into_iter();
+    pass(CrashPoint::PublishDone);
 
     published.failed.clear();
     for prepared in &work.steps {
@@ -207,6 +210,7 @@ async fn record_members(
     }
     let lease_ms = super::PUBLISHER_LEASE.as_millis() as u64;
     let advanced = node.store.advance_published(&reached, node.id, lease_ms).await?;
+    pass(CrashPoint::MembersRecorded);
     for (id, from, upto) in reached {
         let Some(span) = spans.iter().find(|s| s.batch.id == id && s.from == from) else {
             continue;
@@ -303,9 +307,10 @@ fn member_item(node: &Node, common: &Members, span: &Span, row: &MemberRow) -> W
 }
 
 fn outgoing(subject: &str, item: &WorkItem) -> Outgoing {
+    let dispatch_seq = if guard_is_off(Guard::NewMessageId) { 1 } else { item.dispatch_seq };
     Outgoing {
         subject: subject.to_owned(),
-        message_id: subject::message_id(item.step_id, item.dispatch_seq),
+        message_id: subject::message_id(item.step_id, dispatch_seq),
         // A work item is made of ids, numbers and JSON text: writing it cannot fail.
         payload: serde_json::to_vec(item).unwrap_or_default().into(),
     }

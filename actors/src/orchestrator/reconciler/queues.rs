@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
+use tasker_guards::{Guard, guard_is_off};
 use tasker_messages::{Namespace, Queue, RecoveryKind, StepId};
 use tasker_store::{Dispatched, StoreError};
 
@@ -80,7 +81,7 @@ async fn compare(
     metrics::gauge!("tasker_reconciler_missing_steps",
         "namespace" => queue.namespace.to_string(), "queue" => queue.queue.to_string())
     .set(missing as f64);
-    if missing == 0 {
+    if missing == 0 || guard_is_off(Guard::Reconciler) {
         return Ok(None);
     }
     let found = find_missing(node, queue, missing).await?;

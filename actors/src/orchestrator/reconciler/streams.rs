@@ -1,6 +1,7 @@
 //! The streams, and which incarnation of them there is.
 
 use tasker_bus::StreamEpoch;
+use tasker_guards::{Guard, guard_is_off};
 use tasker_messages::RecoveryKind;
 use tasker_store::{Dispatched, EpochState, StoreError};
 
@@ -68,12 +69,13 @@ async fn redispatch_all(node: &Node, queue: &Dispatched) -> Result<u32, StoreErr
     let limit = node.settings.reconciler.max_redispatch;
     let (place, why) = ((&queue.namespace, &queue.queue), (node.id, RecoveryKind::NewStream));
     let mut sent = 0;
-    loop {
+    while !guard_is_off(Guard::Reconciler) {
         let lost = node.store.find_lost(&queue.namespace, &queue.queue, 0, limit).await?.steps;
         let now = node.store.redispatch(place, &lost, why).await?;
         sent += now;
         if now == 0 || (lost.len() as u32) < limit {
-            return Ok(sent);
+            break;
         }
     }
+    Ok(sent)
 }

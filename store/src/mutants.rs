@@ -1,0 +1,163 @@
+//! Statements with a guard taken out, for `make mutants`. Each is made from the statement of the product
+//! when it is used, so that there is no second one to keep in step: a guard that is no longer written
+//! as it is here fails the build of mutants, not the search for them.
+
+use sqlx::{AssertSqlSafe, PgConnection};
+use tasker_guards::{Guard, guard_is_off};
+use tasker_messages::{BatchId, Namespace, NodeId, Queue, StepId, TaskId};
+use uuid::Uuid;
+
+use crate::apply::{Row, column, result, task_ends};
+use crate::dispatch::{namespace as stored_namespace, queue as stored_queue};
+use crate::{FinishedAttempt, Lost, OpenBatch, Store, StoreError};
+
+/// A statement, and what of it is written otherwise where a guard is off.
+pub(crate) struct Statement {
+    sql: &'static str,
+    guards: &'static [(Guard, &'static str, &'static str)],
+}
+
+pub(crate) const APPLY: Statement = Statement {
+    sql: include_str!("../queries/outcomes/apply.sql"),
+    guards: &[
+        (Guard::AttemptFence, "attempt = reported_attempt", "true"),
+        (
+            Guard::TerminalTest,
+            "on conflict (step_id) do nothing",
+            "on conflict (step_id) do update set state = excluded.state, attempt = excluded.attempt,
+                 result = excluded.result, error = excluded.error, worker = excluded.worker",
+        ),
+        (
+            Guard::CountByChange,
+            "from applied\n    where batch_id is not null",
+            "from locked\n    where batch_id is not null",
+        ),
+        (
+            Guard::CheckAfterCommit,
+            "null, null, ended, 0, remaining, stopped,",
+            "null, null, ended, 0,
+             (select b.remaining from tasker.batches b where b.id = counted_batches.id) - ended, stopped,",
+        ),
+        (
+            Guard::EdgesSeen,
+            "s.batch_id is not null or s.children = s.edges as edges_seen",
+            "true as edges_seen",
+        ),
+    ],
+};
+
+pub(crate) const FIND_LOST: Statement = Statement {
+    sql: include_str!("../queries/reconcile/find_lost.sql"),
+    guards: &[(Guard::LeaseOfLost, "and (s.lease_until is null or s.lease_until < now())", "")],
+};
+
+pub(crate) const CLAIM_BATCHES: Statement = Statement {
+    sql: include_str!("../queries/dispatch/claim_batches.sql"),
+    guards: &[(Guard::SealTest, "state = 'sealed'", "state in ('sealed', 'expanding')")],
+};
+
+impl Statement {
+    /// The statement without the guard that is off; `None` if that is none of its own. Names of columns
+    /// lose the marks that the macros read.
+    pub(crate) fn mutated(&self) -> Option<String> {
+        let (_, guarded, open) = self.guards.iter().find(|(guard, ..)| guard_is_off(*guard))?;
+        assert!(self.sql.contains(guarded), "the guard `{guarded}` is not there");
+        let sql = self.sql.replace(guarded, open);
+        Some(sql.replace("!\"", "\"").replace("?\"", "\""))
+    }
+}
+
+pub(crate) async fn apply(
+    connection: &mut PgConnection,
+    namespace: &Namespace,
+    set: &[&FinishedAttempt],
+    lease_ms: u64,
+    sql: String,
+    errors: &[Option<String>],
+) -> Result<Vec<Row>, StoreError> {
+    let rows = sqlx::query_as(AssertSqlSafe(sql))
+        .bind(namespace.as_str())
+        .bind(column(set, |a| a.step_id.as_uuid()))
+        .bind(column(set, |a| a.attempt as i32))
+        .bind(column(set, |a| a.kind.as_str().to_owned()))
+        .bind(column(set, result))
+        .bind(errors)
+        .bind(column(set, |a| a.worker.as_uuid()))
+        .bind(column(set, |a| i32::try_from(a.execution_ms).unwrap_or(i32::MAX)))
+        .bind(column(set, |a| a.takes_next))
+        .bind(lease_ms as f64 / 1000.0)
+        .bind(task_ends())
+        .fetch_all(connection)
+        .await?;
+    Ok(rows)
+}
+
+pub(crate) async fn find_lost(
+    store: &Store,
+    ns: &Namespace,
+    queue: &Queue,
+    older_than_ms: u64,
+    limit: u32,
+    sql: String,
+) -> Result<Lost, StoreError> {
+    let ids: Vec<Uuid> = sqlx::query_scalar(AssertSqlSafe(sql))
+        .bind(ns.as_str())
+        .bind(queue.as_str())
+        .bind(older_than_ms as f64 / 1000.0)
+        .bind(i64::from(limit))
+        .fetch_all(&store.hot)
+        .await?;
+    Ok(Lost { steps: ids.into_iter().map(StepId::from_uuid).collect() })
+}
+
+/// A row of `claim_batches.sql`.
+#[derive(sqlx::FromRow)]
+struct BatchRow {
+    id: Uuid,
+    task_id: Uuid,
+    namespace: String,
+    queue: String,
+    priority: i16,
+    worker_template: String,
+    expected: i32,
+    published_upto: i32,
+    ended: i32,
+    parallelism: Option<i32>,
+    taken_over: bool,
+    from_another: bool,
+}
+
+pub(crate) async fn claim_batches(
+    store: &Store,
+    named: Option<&[BatchId]>,
+    node: NodeId,
+    lease_ms: u64,
+    limit: u32,
+    sql: String,
+) -> Result<Vec<OpenBatch>, StoreError> {
+    let named: Option<Vec<Uuid>> = named.map(|ids| ids.iter().map(|id| id.as_uuid()).collect());
+    let rows: Vec<BatchRow> = sqlx::query_as(AssertSqlSafe(sql))
+        .bind(named)
+        .bind(node.as_uuid())
+        .bind(lease_ms as f64 / 1000.0)
+        .bind(i64::from(limit))
+        .fetch_all(&store.hot)
+        .await?;
+    let batch = |row: BatchRow| {
+        Ok(OpenBatch {
+            id: BatchId::from_uuid(row.id),
+            task_id: TaskId::from_uuid(row.task_id),
+            namespace: stored_namespace(&row.namespace)?,
+            queue: stored_queue(&row.queue)?,
+            priority: row.priority as i8,
+            worker_template: row.worker_template,
+            expected: row.expected as u32,
+            published_upto: row.published_upto as u32,
+            ended: row.ended as u32,
+            parallelism: row.parallelism.map(|n| n as u32),
+            taken_over: row.taken_over,
+            from_another: row.from_another,
+        })
+    };
+    rows.into_iter().map(batch).collect()
+}
