@@ -1,12 +1,8 @@
-use std::fs;
-use std::net::TcpListener;
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
-
 use anyhow::Context;
 use serde_json::Value;
 
-use crate::{Cluster, Scratch};
+use crate::Cluster;
+use crate::servers::{Changed, changed, free_port};
 
 /// A cluster of one orchestrator and one worker whose servers count what they are asked for.
 #[derive(Debug)]
@@ -44,37 +40,6 @@ impl Costs {
     }
 }
 
-/// `tasker dev` starts its servers by these names: they go on to the real ones with more arguments.
-fn servers(scratch: &Scratch, port: u16) -> anyhow::Result<Vec<(&'static str, String)>> {
-    let given = |name: &str| std::env::var(name).with_context(|| format!("{name} is not set"));
-    let (nats, postgres) = (given("TASKER_NATS_SERVER")?, given("TASKER_POSTGRES_BIN")?);
-    let folder = scratch.path().join("postgres");
-    fs::create_dir(&folder)?;
-    for program in fs::read_dir(&postgres)? {
-        let program = program?;
-        if program.file_name() != "postgres" {
-            symlink(program.path(), folder.join(program.file_name()))?;
-        }
-    }
-    let counts = "-c shared_preload_libraries=pg_stat_statements";
-    script(&folder.join("postgres"), "-D", &format!("{postgres}/postgres"), counts)?;
-    let monitored = scratch.path().join("nats-server");
-    script(&monitored, "-c", &nats, &format!("-a 127.0.0.1 -m {port}"))?;
-    let text = |path: PathBuf| path.display().to_string();
-    Ok(vec![("TASKER_POSTGRES_BIN", text(folder)), ("TASKER_NATS_SERVER", text(monitored))])
-}
-
-/// A program that goes on to another one, with more arguments if the first is that of a server's start.
-fn script(path: &Path, first: &str, program: &str, more: &str) -> anyhow::Result<()> {
-    let text = format!(
-        "#!/bin/sh\ncase \"$1\" in\n  {first}) exec '{program}' \"$@\" {more} ;;\n  \
-         *) exec '{program}' \"$@\" ;;\nesac\n"
-    );
-    fs::write(path, text)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
-    Ok(())
-}
-
 impl Counted {
     /// Starts it.
     ///
@@ -83,8 +48,12 @@ impl Counted {
     /// contributed modules.
     pub async fn start() -> anyhow::Result<Self> {
         // Free now; whoever takes it before nats-server does makes this test fail, not lie.
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let cluster = Cluster::with_servers(1, 1, "", |scratch| servers(scratch, port)).await?;
+        let port = free_port()?;
+        let more = |arguments: String| Changed { arguments, ..Changed::default() };
+        let counts = more("-c shared_preload_libraries=pg_stat_statements".to_owned());
+        let monitored = more(format!("-a 127.0.0.1 -m {port}"));
+        let servers = |scratch: &_| changed(scratch, &counts, &monitored);
+        let cluster = Cluster::with_servers(1, 1, "", servers).await?;
         cluster
             .database()?
             .run("create extension pg_stat_statements")

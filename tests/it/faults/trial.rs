@@ -50,16 +50,8 @@ impl Trial {
         name: &'static str,
         rounds: Rounds,
     ) -> anyhow::Result<Option<(Self, u64)>> {
-        Self::with_settings(name, rounds, "").await
-    }
-
-    pub(super) async fn with_settings(
-        name: &'static str,
-        rounds: Rounds,
-        settings: &str,
-    ) -> anyhow::Result<Option<(Self, u64)>> {
         let Some(rounds) = results::rounds_to_do(name, rounds)? else { return Ok(None) };
-        let cluster = Cluster::for_faults(settings).await?;
+        let cluster = Cluster::for_faults().await?;
         let load = Load::start(&cluster).await?;
         let trial = Self { name, cluster, load, rounds, hits: 0 };
         trial.until_work_is_done(4).await?;
