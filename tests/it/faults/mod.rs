@@ -2,10 +2,13 @@
 //! ends with `tasker verify`, the ledger of what ran, and the formula of each result.
 
 mod bus;
+mod commits;
 mod database;
 mod handlers;
 mod ledger;
 mod load;
+mod messages;
+mod partitions;
 mod processes;
 mod results;
 mod trial;
