@@ -16,13 +16,13 @@ const REPLACED: Duration = Duration::from_secs(20);
 const FROZEN: Duration = Duration::from_secs(20);
 
 /// Which processes of a cluster.
-type Role = fn(&Cluster) -> anyhow::Result<Vec<i32>>;
+pub(super) type Role = fn(&Cluster) -> anyhow::Result<Vec<i32>>;
 
-fn workers(cluster: &Cluster) -> anyhow::Result<Vec<i32>> {
+pub(super) fn workers(cluster: &Cluster) -> anyhow::Result<Vec<i32>> {
     Ok(cluster.state()?.pids.workers)
 }
 
-fn orchestrators(cluster: &Cluster) -> anyhow::Result<Vec<i32>> {
+pub(super) fn orchestrators(cluster: &Cluster) -> anyhow::Result<Vec<i32>> {
     Ok(cluster.state()?.pids.orchestrators)
 }
 
@@ -44,7 +44,7 @@ const CHARGED: &str = "select s.id, s.name, s.kind, s.tries, s.attempt, s.dispat
     where s.tries > (select count(*) from tasker.failed_attempts f where f.step_id = s.id)";
 
 /// Kills one of them every two seconds.
-async fn kill_in_turn(trial: &mut Trial, role: Role, rounds: u64) -> anyhow::Result<()> {
+pub(super) async fn kill_in_turn(trial: &mut Trial, role: Role, rounds: u64) -> anyhow::Result<()> {
     for round in 0..rounds {
         let process = victim(&trial.cluster, role, round).await?;
         process.signal(Signal::SIGKILL)?;
@@ -111,7 +111,7 @@ async fn f2_orchestrators_are_killed() -> anyhow::Result<()> {
 }
 
 /// Stops one of them for longer than anybody waits for it, and lets it go on.
-async fn freeze(trial: &mut Trial, role: Role, round: u64) -> anyhow::Result<()> {
+pub(super) async fn freeze(trial: &mut Trial, role: Role, round: u64) -> anyhow::Result<()> {
     let process = victim(&trial.cluster, role, round).await?;
     process.signal(Signal::SIGSTOP)?;
     tokio::time::sleep(FROZEN).await;

@@ -64,6 +64,22 @@ impl Trial {
         Self::of(name, rounds, Cluster::behind_proxies(rules)).await
     }
 
+    /// The same with disks that can be full.
+    pub(super) async fn on_volumes(
+        name: &'static str,
+        rounds: Rounds,
+    ) -> anyhow::Result<Option<(Self, u64)>> {
+        Self::of(name, rounds, Cluster::on_volumes()).await
+    }
+
+    /// The same with clocks that can be wrong.
+    pub(super) async fn with_clock(
+        name: &'static str,
+        rounds: Rounds,
+    ) -> anyhow::Result<Option<(Self, u64)>> {
+        Self::of(name, rounds, Cluster::with_clock()).await
+    }
+
     async fn of(
         name: &'static str,
         rounds: Rounds,
