@@ -10,8 +10,10 @@ export SQLX_OFFLINE := true
 
 # Passed on: make test ARGS=name_of_a_test, make bench ARGS='--runs 3'
 ARGS ?=
+# How long make soak goes on.
+MINUTES ?= 60
 
-.PHONY: help setup build demo test lint deny sbom bench faults mutants fuzz queries clean-servers
+.PHONY: help setup build demo test lint deny sbom bench faults soak mutants fuzz queries clean-servers
 
 help: ## print this
 	@sed -n -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
@@ -49,6 +51,9 @@ faults: setup ## the fault tests at their full counts, for hours; goes on where 
 
 mutants: setup ## switch guards of the protocol off, one at a time: a test must notice each; target/mutants.md
 	@scripts/mutants $(ARGS)
+
+soak: setup ## one cluster under load and hurt again and again for MINUTES=60, verified every ten seconds
+	@MINUTES="$(MINUTES)" scripts/soak
 
 fuzz: ## fuzz what is read from outside, FUZZ_SECONDS=60 for each target; needs a nightly toolchain and cargo-fuzz
 	@scripts/fuzz $(ARGS)

@@ -8,7 +8,10 @@ use tasker_bus::Bus;
 use tasker_config::Loader;
 use tokio::sync::Mutex;
 
-use crate::{Api, Database, Dev, DevState, Process, Scratch, Tool, Wire, data_file};
+use crate::{
+    Api, Clock, Database, Dev, DevState, Process, Proxies, Rules, Scratch, Tool, Volumes, Wire,
+    data_file,
+};
 
 /// A running cluster in processes of its own. It ends with this value, at the latest with this
 /// process.
@@ -16,11 +19,21 @@ use crate::{Api, Database, Dev, DevState, Process, Scratch, Tool, Wire, data_fil
 pub struct Cluster {
     dev: Dev,
     tool: Tool,
+    /// What is there for its servers is here after `dev`, which ends before it.
+    around: Around,
     scratch: Scratch,
     /// Of the cluster that is shared: those that have to live until the end.
     nodes: Vec<Process>,
     /// Of an administrator, where tokens are needed.
     token: Option<String>,
+}
+
+/// What the tests have put around its processes.
+#[derive(Debug, Default)]
+struct Around {
+    proxies: Option<Proxies>,
+    volumes: Option<Volumes>,
+    clock: Option<Clock>,
 }
 
 /// The cluster of the tests that leave it as they found it, while there is such a test.
@@ -82,7 +95,8 @@ impl Cluster {
         let settings = format!("[api]\nauth = \"tokens\"\n{settings}");
         arguments.extend(["--config".to_owned(), scratch.write("tasker.toml", settings)?]);
         let dev = Dev::ephemeral(&tool, &arguments, environment, scratch.path())?;
-        let mut cluster = Self { dev, tool, scratch, nodes: Vec::new(), token: None };
+        let mut cluster =
+            Self { dev, tool, scratch, nodes: Vec::new(), token: None, around: Around::default() };
         let token = cluster.token("tests --role admin --all-namespaces").await?;
         cluster.token = Some(token);
         cluster.register_templates().await?;
@@ -131,7 +145,8 @@ impl Cluster {
             arguments.extend(["--config".to_owned(), scratch.write("tasker.toml", settings)?]);
         }
         let dev = Dev::ephemeral(&tool, &arguments, &environment, scratch.path())?;
-        let cluster = Self { dev, tool, scratch, nodes: Vec::new(), token: None };
+        let around = Around::default();
+        let cluster = Self { dev, tool, scratch, nodes: Vec::new(), token: None, around };
         cluster.register_templates().await?;
         Ok(cluster)
     }
@@ -174,22 +189,61 @@ impl Cluster {
     ///
     /// # Errors
     /// If it does not become ready.
-    pub async fn for_faults(settings: &str) -> anyhow::Result<Self> {
-        let (tool, scratch) = (Tool::find()?, Scratch::new()?);
+    pub async fn for_faults() -> anyhow::Result<Self> {
+        Self::to_be_hurt(Scratch::new()?, Vec::new())
+    }
+
+    /// The same with proxies between its nodes and its servers.
+    ///
+    /// # Errors
+    /// If it does not become ready.
+    pub async fn behind_proxies(rules: Rules) -> anyhow::Result<Self> {
+        let scratch = Scratch::new()?;
+        let (proxies, environment) = Proxies::new(&scratch, rules)?;
+        let mut cluster = Self::to_be_hurt(scratch, environment)?;
+        cluster.around.proxies = Some(proxies);
+        Ok(cluster)
+    }
+
+    /// The same with servers that store on volumes of their own, which needs root.
+    ///
+    /// # Errors
+    /// If it does not become ready.
+    pub async fn on_volumes() -> anyhow::Result<Self> {
+        let scratch = Scratch::new()?;
+        let (volumes, environment) = Volumes::new(&scratch)?;
+        let mut cluster = Self::to_be_hurt(scratch, environment)?;
+        cluster.around.volumes = Some(volumes);
+        Ok(cluster)
+    }
+
+    /// The same with nodes whose clocks can be wrong, which needs libfaketime.
+    ///
+    /// # Errors
+    /// If it does not become ready.
+    pub async fn with_clock() -> anyhow::Result<Self> {
+        let scratch = Scratch::new()?;
+        let (clock, environment) = Clock::new(&scratch)?;
+        let mut cluster = Self::to_be_hurt(scratch, environment)?;
+        cluster.around.clock = Some(clock);
+        Ok(cluster)
+    }
+
+    fn to_be_hurt(
+        scratch: Scratch,
+        mut environment: Vec<(&'static str, String)>,
+    ) -> anyhow::Result<Self> {
+        let tool = Tool::find()?;
         let ledger = scratch.path().join("ledger");
         fs::create_dir(&ledger)?;
         let mut arguments = Self::arguments(2, 3, scratch.path());
         arguments.extend(["--restart-ms", "200"].map(str::to_owned));
-        if !settings.is_empty() {
-            arguments.extend(["--config".to_owned(), scratch.write("tasker.toml", settings)?]);
-        }
         // The latter is for builds that have crash points.
-        let environment = [
-            ("TASKER_CHAOS_LEDGER", ledger.display().to_string()),
-            ("TASKER_CRASH", scratch.path().join("crash").display().to_string()),
-        ];
+        environment.push(("TASKER_CHAOS_LEDGER", ledger.display().to_string()));
+        environment.push(("TASKER_CRASH", scratch.path().join("crash").display().to_string()));
         let dev = Dev::ephemeral(&tool, &arguments, &environment, scratch.path())?;
-        Ok(Self { dev, tool, scratch, nodes: Vec::new(), token: None })
+        let around = Around::default();
+        Ok(Self { dev, tool, scratch, nodes: Vec::new(), token: None, around })
     }
 
     async fn register_templates(&self) -> anyhow::Result<()> {
@@ -210,6 +264,30 @@ impl Cluster {
     /// The program `tasker`.
     pub fn tool(&self) -> &Tool {
         &self.tool
+    }
+
+    /// What stands before its servers.
+    ///
+    /// # Errors
+    /// If nothing does.
+    pub fn proxies(&self) -> anyhow::Result<&Proxies> {
+        self.around.proxies.as_ref().context("a cluster without proxies")
+    }
+
+    /// Where its servers store.
+    ///
+    /// # Errors
+    /// If it is in the data folder.
+    pub fn volumes(&self) -> anyhow::Result<&Volumes> {
+        self.around.volumes.as_ref().context("a cluster without volumes")
+    }
+
+    /// What its nodes take for the time of day.
+    ///
+    /// # Errors
+    /// If they go by the clock of this machine.
+    pub fn clock(&self) -> anyhow::Result<&Clock> {
+        self.around.clock.as_ref().context("a cluster without a clock of its own")
     }
 
     /// A folder whose files handlers may read.

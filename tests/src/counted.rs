@@ -1,10 +1,8 @@
-use std::net::TcpListener;
-
 use anyhow::Context;
 use serde_json::Value;
 
-use crate::wrapped::wrapped;
-use crate::{Cluster, Scratch};
+use crate::Cluster;
+use crate::servers::{Changed, changed, free_port};
 
 /// A cluster of one orchestrator and one worker whose servers count what they are asked for.
 #[derive(Debug)]
@@ -42,11 +40,6 @@ impl Costs {
     }
 }
 
-fn servers(scratch: &Scratch, port: u16) -> anyhow::Result<Vec<(&'static str, String)>> {
-    let monitored = format!("-a 127.0.0.1 -m {port}");
-    wrapped(scratch, "", "-c shared_preload_libraries=pg_stat_statements", &monitored)
-}
-
 impl Counted {
     /// Starts it.
     ///
@@ -55,8 +48,12 @@ impl Counted {
     /// contributed modules.
     pub async fn start() -> anyhow::Result<Self> {
         // Free now; whoever takes it before nats-server does makes this test fail, not lie.
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let cluster = Cluster::with_servers(1, 1, "", |scratch| servers(scratch, port)).await?;
+        let port = free_port()?;
+        let more = |arguments: String| Changed { arguments, ..Changed::default() };
+        let counts = more("-c shared_preload_libraries=pg_stat_statements".to_owned());
+        let monitored = more(format!("-a 127.0.0.1 -m {port}"));
+        let servers = |scratch: &_| changed(scratch, &counts, &monitored);
+        let cluster = Cluster::with_servers(1, 1, "", servers).await?;
         cluster
             .database()?
             .run("create extension pg_stat_statements")

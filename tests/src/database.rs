@@ -1,9 +1,10 @@
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use serde_json::Value;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 use crate::{DevState, Process};
 
@@ -52,16 +53,28 @@ impl Database {
     /// # Errors
     /// If one of them fails, or they take longer than 30 s.
     pub async fn run(&self, statements: &str) -> anyhow::Result<Vec<u8>> {
+        let output = tokio::time::timeout(LIMIT, self.psql(statements).output()).await??;
+        if !output.status.success() {
+            bail!("{statements}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(output.stdout)
+    }
+
+    /// Begins statements in one transaction, for instance one that holds locks for long.
+    ///
+    /// # Errors
+    /// If there is no program for it.
+    pub fn begin(&self, statements: &str) -> anyhow::Result<Child> {
+        Ok(self.psql(statements).stdout(Stdio::null()).spawn()?)
+    }
+
+    fn psql(&self, statements: &str) -> Command {
         let mut psql = Command::new(&self.psql);
         psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", statements])
             .arg(&self.url);
         // Another database may be set up for other tests.
         psql.env_remove("PGSERVICE").env_remove("PGSERVICEFILE").kill_on_drop(true);
-        let output = tokio::time::timeout(LIMIT, psql.output()).await??;
-        if !output.status.success() {
-            bail!("{statements}: {}", String::from_utf8_lossy(&output.stderr));
-        }
-        Ok(output.stdout)
+        psql
     }
 
     /// The only row of a query.

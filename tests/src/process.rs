@@ -47,10 +47,22 @@ impl Process {
     /// # Errors
     /// If it is gone.
     pub fn peak_rss_mib(self) -> anyhow::Result<f64> {
+        self.mib("VmHWM:")
+    }
+
+    /// The memory that it has resident now, in MiB.
+    ///
+    /// # Errors
+    /// If it is gone.
+    pub fn rss_mib(self) -> anyhow::Result<f64> {
+        self.mib("VmRSS:")
+    }
+
+    fn mib(self, field: &str) -> anyhow::Result<f64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
         let kib = line.and_then(|line| line.split_whitespace().next()).and_then(|n| n.parse().ok());
-        let kib: u32 = kib.with_context(|| format!("no VmHWM of process {}", self.pid))?;
+        let kib: u32 = kib.with_context(|| format!("no {field} of process {}", self.pid))?;
         Ok(f64::from(kib) / 1024.0)
     }
 

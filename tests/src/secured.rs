@@ -1,7 +1,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use crate::wrapped::wrapped;
+use crate::servers::{Changed, changed};
 use crate::{Cluster, Scratch, repository};
 
 /// A cluster whose nodes are users of nats-server and speak TLS to both servers, with certificates that
@@ -46,7 +46,9 @@ fn servers(scratch: &Scratch, root: &str) -> anyhow::Result<Vec<(&'static str, S
     let copy = format!("install -m 600 '{key}' \"$2/server.key\"");
     let postgres = format!("-c ssl=on -c ssl_cert_file='{certificate}' -c ssl_key_file=server.key");
     let nats = format!("--tls --tlscert '{certificate}' --tlskey '{key}'");
-    let mut environment = wrapped(scratch, &copy, &postgres, &nats)?;
+    let postgres = Changed { before: copy, arguments: postgres };
+    let nats = Changed { arguments: nats, ..Changed::default() };
+    let mut environment = changed(scratch, &postgres, &nats)?;
     environment.extend([
         ("PGSSLMODE", "verify-full".to_owned()),
         ("PGSSLROOTCERT", root.clone()),

@@ -43,13 +43,18 @@ async fn f6_the_server_is_killed() -> anyhow::Result<()> {
         return Ok(());
     };
     for _ in 0..rounds {
-        kill(server(&trial.cluster)?).await?;
-        trial.hit(1);
-        tokio::time::sleep(Duration::from_secs(5)).await;
-        until("it is back", SOON, async || Ok(server(&trial.cluster).is_ok())).await?;
+        kill_server(&mut trial).await?;
     }
     trial.finish().await?;
     Ok(())
+}
+
+/// Kills the server and waits for another one.
+pub(super) async fn kill_server(trial: &mut Trial) -> anyhow::Result<()> {
+    kill(server(&trial.cluster)?).await?;
+    trial.hit(1);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    until("it is back", SOON, async || Ok(server(&trial.cluster).is_ok())).await
 }
 
 /// Streams that got everything outstanding.
@@ -63,7 +68,6 @@ async fn f8_everything_stored_is_lost() -> anyhow::Result<()> {
     let Some((mut trial, rounds)) = Trial::start("F8 store lost", rounds).await? else {
         return Ok(());
     };
-    let store = data_dir(&trial.cluster).join("nats");
     until("the first stream is known", SOON, async || Ok(count(&trial.cluster, DONE).await? == 1))
         .await?;
     let api = trial.cluster.api()?;
@@ -76,18 +80,24 @@ async fn f8_everything_stored_is_lost() -> anyhow::Result<()> {
             Ok(published.is_some_and(|published| published > 100))
         })
         .await?;
-        with_dev_stopped(&trial.cluster, async || {
-            kill(server(&trial.cluster)?).await?;
-            fs::remove_dir_all(&store).context("removing the store")
-        })
-        .await?;
-        trial.hit(1);
-        trial.until_work_is_done(8).await?;
+        lose_store(&mut trial).await?;
     }
     let epochs = count(&trial.cluster, EPOCHS).await?;
     trial.finish().await?;
     ensure!(epochs >= rounds, "{epochs} new streams were seen, of {rounds}");
     Ok(())
+}
+
+/// Kills the server and removes all that it has stored.
+pub(super) async fn lose_store(trial: &mut Trial) -> anyhow::Result<()> {
+    let store = data_dir(&trial.cluster).join("nats");
+    with_dev_stopped(&trial.cluster, async || {
+        kill(server(&trial.cluster)?).await?;
+        fs::remove_dir_all(&store).context("removing the store")
+    })
+    .await?;
+    trial.hit(1);
+    trial.until_work_is_done(8).await
 }
 
 /// A loss of power, which takes what the server had acknowledged and not yet written: the store is
@@ -159,16 +169,21 @@ async fn f10_consumers_are_deleted() -> anyhow::Result<()> {
         return Ok(());
     };
     for _ in 0..rounds {
-        let mut wire = trial.cluster.wire().await?;
-        let list = wire.request("$JS.API.CONSUMER.NAMES.TASKER_WORK", &[], b"").await?;
-        let names = list.body["consumers"].as_array().context("consumers")?.clone();
-        for name in names.iter().filter_map(|name| name.as_str()) {
-            let subject = format!("$JS.API.CONSUMER.DELETE.TASKER_WORK.{name}");
-            let answer = wire.request(&subject, &[], b"").await?;
-            trial.hit(u64::from(answer.body["success"] == true));
-        }
-        trial.until_work_is_done(8).await?;
+        delete_consumers(&mut trial).await?;
     }
     trial.finish().await?;
     Ok(())
+}
+
+/// Deletes every consumer of work.
+pub(super) async fn delete_consumers(trial: &mut Trial) -> anyhow::Result<()> {
+    let mut wire = trial.cluster.wire().await?;
+    let list = wire.request("$JS.API.CONSUMER.NAMES.TASKER_WORK", &[], b"").await?;
+    let names = list.body["consumers"].as_array().context("consumers")?.clone();
+    for name in names.iter().filter_map(|name| name.as_str()) {
+        let subject = format!("$JS.API.CONSUMER.DELETE.TASKER_WORK.{name}");
+        let answer = wire.request(&subject, &[], b"").await?;
+        trial.hit(u64::from(answer.body["success"] == true));
+    }
+    trial.until_work_is_done(8).await
 }

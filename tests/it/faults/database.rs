@@ -17,7 +17,7 @@ fn server(cluster: &Cluster) -> anyhow::Result<Process> {
     Process::running(cluster.state()?.pids.postgres)
 }
 
-async fn stop_again_and_again(
+pub(super) async fn stop_again_and_again(
     trial: &mut Trial,
     rounds: u64,
     signal: Signal,
@@ -65,15 +65,21 @@ async fn f13_connections_are_ended() -> anyhow::Result<()> {
     let Some((mut trial, rounds)) = Trial::start("F13 connections ended", rounds).await? else {
         return Ok(());
     };
+    end_connections(&mut trial, rounds * 20).await?;
+    let seen = trial.finish().await?;
+    ensure!(seen.done.batches > 0, "no batch ended");
+    Ok(())
+}
+
+/// Ends so many connections, one after the other.
+pub(super) async fn end_connections(trial: &mut Trial, times: u64) -> anyhow::Result<()> {
     let end_one = "select count(pg_terminate_backend(pid)) as n from (
         select pid from pg_stat_activity
         where application_name like 'tasker %' order by random() limit 1) a";
-    for _ in 0..rounds * 20 {
+    for _ in 0..times {
         let row = trial.cluster.database()?.row(end_one).await?;
         trial.hit(row["n"].as_u64().context("a number")?);
         tokio::time::sleep(Duration::from_millis(30)).await;
     }
-    let seen = trial.finish().await?;
-    ensure!(seen.done.batches > 0, "no batch ended");
     Ok(())
 }

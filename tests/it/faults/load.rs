@@ -16,8 +16,8 @@ const MEMBERS: u64 = 500;
 const LASTING: u64 = 98;
 const NAMESPACES: [&str; 2] = ["chaos-a", "chaos-b"];
 /// Workflows under way at a time.
-const BATCHES: u64 = 4;
-const GRAPHS: u64 = 8;
+pub(super) const BATCHES: u64 = 4;
+pub(super) const GRAPHS: u64 = 8;
 /// Between the end of one workflow and the next: the load is to last, not to be as large as can be.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Nobody who takes this long answers any more.
@@ -81,7 +81,14 @@ impl Load {
 
     /// Workflows that have ended so far.
     pub(super) fn ended(&self) -> u64 {
-        self.shared.batches.load(Ordering::Relaxed) + self.shared.graphs.load(Ordering::Relaxed)
+        let (batches, graphs) = self.counts();
+        batches + graphs
+    }
+
+    /// Batches and graphs that have ended so far.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        let Shared { batches, graphs, .. } = &*self.shared;
+        (batches.load(Ordering::Relaxed), graphs.load(Ordering::Relaxed))
     }
 
     /// Submits nothing more and waits for the end of everything.

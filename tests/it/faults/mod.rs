@@ -1,12 +1,20 @@
-//! Faults under the standard load: F0 to F22 of the catalogue in `docs/faults.md`, each a trial that
+//! Faults under the standard load: F0 to F24 of the catalogue in `docs/faults.md`, each a trial that
 //! ends with `tasker verify`, the ledger of what ran, and the formula of each result.
 
 mod bus;
+mod clients;
+mod clocks;
+mod commits;
 mod crash_points;
 mod database;
+mod disks;
 mod handlers;
 mod ledger;
 mod load;
+mod messages;
+mod overload;
+mod partitions;
 mod processes;
 mod results;
+mod soak;
 mod trial;

@@ -19,13 +19,13 @@ const FROZEN: Duration = Duration::from_secs(20);
 const RERUN: Duration = Duration::from_secs(60);
 
 /// Which processes of a cluster.
-type Role = fn(&Cluster) -> anyhow::Result<Vec<i32>>;
+pub(super) type Role = fn(&Cluster) -> anyhow::Result<Vec<i32>>;
 
-fn workers(cluster: &Cluster) -> anyhow::Result<Vec<i32>> {
+pub(super) fn workers(cluster: &Cluster) -> anyhow::Result<Vec<i32>> {
     Ok(cluster.state()?.pids.workers)
 }
 
-fn orchestrators(cluster: &Cluster) -> anyhow::Result<Vec<i32>> {
+pub(super) fn orchestrators(cluster: &Cluster) -> anyhow::Result<Vec<i32>> {
     Ok(cluster.state()?.pids.orchestrators)
 }
 
@@ -51,7 +51,7 @@ const CHARGED: &str = "select s.id, s.name, s.kind, s.tries, s.attempt, s.dispat
 const LOST: &str = "select count(*) from tasker.steps where claim_required";
 
 /// Kills one of them every two seconds.
-async fn kill_in_turn(trial: &mut Trial, role: Role, rounds: u64) -> anyhow::Result<()> {
+pub(super) async fn kill_in_turn(trial: &mut Trial, role: Role, rounds: u64) -> anyhow::Result<()> {
     for round in 0..rounds {
         let process = victim(&trial.cluster, role, round).await?;
         process.signal(Signal::SIGKILL)?;
@@ -157,7 +157,7 @@ async fn f2_orchestrators_are_killed() -> anyhow::Result<()> {
 }
 
 /// Stops one of them for longer than anybody waits for it, and lets it go on.
-async fn freeze(trial: &mut Trial, role: Role, round: u64) -> anyhow::Result<()> {
+pub(super) async fn freeze(trial: &mut Trial, role: Role, round: u64) -> anyhow::Result<()> {
     let process = victim(&trial.cluster, role, round).await?;
     process.signal(Signal::SIGSTOP)?;
     tokio::time::sleep(FROZEN).await;

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
-use tasker_tests::{Cluster, until};
+use tasker_tests::{Cluster, Rules, Tool, until};
 
 use super::ledger::{self, Executions};
-use super::load::{Done, Load};
+use super::load::{BATCHES, Done, GRAPHS, Load};
 use super::results;
 
 /// For members of stopped batches and epochs of the bus to be worked off.
@@ -22,6 +22,8 @@ pub(super) struct Trial {
     load: Load,
     rounds: u64,
     hits: u64,
+    /// More numbers for the line of results.
+    notes: Vec<(&'static str, u64)>,
 }
 
 /// How often a fault is made to happen.
@@ -51,18 +53,43 @@ impl Trial {
         name: &'static str,
         rounds: Rounds,
     ) -> anyhow::Result<Option<(Self, u64)>> {
-        Self::with_settings(name, rounds, "").await
+        Self::of(name, rounds, Cluster::for_faults()).await
     }
 
-    pub(super) async fn with_settings(
+    /// The same with proxies between nodes and servers.
+    pub(super) async fn behind(
         name: &'static str,
         rounds: Rounds,
-        settings: &str,
+        rules: Rules,
+    ) -> anyhow::Result<Option<(Self, u64)>> {
+        Self::of(name, rounds, Cluster::behind_proxies(rules)).await
+    }
+
+    /// The same with disks that can be full.
+    pub(super) async fn on_volumes(
+        name: &'static str,
+        rounds: Rounds,
+    ) -> anyhow::Result<Option<(Self, u64)>> {
+        Self::of(name, rounds, Cluster::on_volumes()).await
+    }
+
+    /// The same with clocks that can be wrong.
+    pub(super) async fn with_clock(
+        name: &'static str,
+        rounds: Rounds,
+    ) -> anyhow::Result<Option<(Self, u64)>> {
+        Self::of(name, rounds, Cluster::with_clock()).await
+    }
+
+    async fn of(
+        name: &'static str,
+        rounds: Rounds,
+        cluster: impl Future<Output = anyhow::Result<Cluster>>,
     ) -> anyhow::Result<Option<(Self, u64)>> {
         let Some(rounds) = results::rounds_to_do(name, rounds)? else { return Ok(None) };
-        let cluster = Cluster::for_faults(settings).await?;
+        let cluster = cluster.await?;
         let load = Load::start(&cluster).await?;
-        let trial = Self { name, cluster, load, rounds, hits: 0 };
+        let trial = Self { name, cluster, load, rounds, hits: 0, notes: Vec::new() };
         trial.until_work_is_done(4).await?;
         Ok(Some((trial, rounds)))
     }
@@ -77,6 +104,27 @@ impl Trial {
             Ok(()) => Ok(()),
             Err(error) => Err(explained(&self.cluster, error).await),
         }
+    }
+
+    /// Waits until as many workflows of each sort have ended as are under way at a time: what the fault
+    /// has held up is among them, or has made place for others.
+    pub(super) async fn until_work_goes_on(&self, limit: Duration) -> anyhow::Result<()> {
+        let before = self.load.counts();
+        until("work goes on", limit, async || {
+            let now = self.load.counts();
+            Ok(now.0 >= before.0 + BATCHES && now.1 >= before.1 + GRAPHS)
+        })
+        .await
+    }
+
+    /// Workflows that have ended so far.
+    pub(super) fn ended(&self) -> u64 {
+        self.load.ended()
+    }
+
+    /// Adds a number to the line of results.
+    pub(super) fn note(&mut self, what: &'static str, number: u64) {
+        self.notes.push((what, number));
     }
 
     /// Notes that the fault really happened.
@@ -98,16 +146,17 @@ impl Trial {
             let all = found["invariants"].as_array().into_iter().flatten();
             all.filter(|i| i["id"] == id).filter_map(|i| i["violations"].as_u64()).sum::<u64>()
         };
-        results::record(
-            self.name,
-            &json!({
-                "rounds": self.rounds, "hits": self.hits, "tasks": done.accepted.len(),
-                "steps": found["steps"], "outcomes": found["outcomes"],
-                "lost": broken("I7") + broken("I8"), "doubled": executions.twice.len() as u64 + broken("I1"),
-                "recovery_s": done.recovery.as_secs_f64(), "unknown_submits": done.unknown,
-                "runs": executions.begun, "wasted_runs": executions.wasted,
-            }),
-        )?;
+        let mut line = json!({
+            "rounds": self.rounds, "hits": self.hits, "tasks": done.accepted.len(),
+            "steps": found["steps"], "outcomes": found["outcomes"],
+            "lost": broken("I7") + broken("I8"), "doubled": executions.twice.len() as u64 + broken("I1"),
+            "recovery_s": done.recovery.as_secs_f64(), "unknown_submits": done.unknown,
+            "runs": executions.begun, "wasted_runs": executions.wasted,
+        });
+        for (what, number) in self.notes {
+            line[what] = number.into();
+        }
+        results::record(self.name, &line)?;
         at_rest.with_context(|| format!("{found:#}")).with_context(|| offences(&found))?;
         executions.check()?;
         ensure!(done.batches > 0 && done.graphs > 0, "the load was none");
@@ -157,11 +206,15 @@ async fn settled(
 }
 
 /// What `tasker verify` says.
-pub(super) async fn verify(cluster: &Cluster, more: &[&str]) -> anyhow::Result<Value> {
-    let url = cluster.state()?.database_url;
-    let mut arguments = vec!["verify", "-o", "json", "--database-url", &url];
+async fn verify(cluster: &Cluster, more: &[&str]) -> anyhow::Result<Value> {
+    verify_at(cluster.tool(), &cluster.state()?.database_url, more).await
+}
+
+/// What it says of a database.
+pub(super) async fn verify_at(tool: &Tool, url: &str, more: &[&str]) -> anyhow::Result<Value> {
+    let mut arguments = vec!["verify", "-o", "json", "--database-url", url];
     arguments.extend(more);
-    let ended = cluster.tool().run(&arguments).await?;
+    let ended = tool.run(&arguments).await?;
     ensure!(matches!(ended.code, 0 | 6), "{ended:?}");
     ended.json()
 }
