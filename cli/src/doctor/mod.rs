@@ -91,7 +91,7 @@ fn line_of(recovery: &Recovery) -> String {
         (Some(namespace), Some(queue)) => format!("{namespace}/{queue}"),
         _ => "the whole bus".to_owned(),
     };
-    format!("  {at}  {kind:18}  {place}, {steps} steps sent again\n")
+    format!("  {at}  {:18}  {place}, {steps} steps sent again\n", kind.as_str())
 }
 
 /// As people say it.

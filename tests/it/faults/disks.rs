@@ -4,7 +4,8 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::Context;
-use tasker_tests::{Cluster, Volume, until};
+use nix::sys::signal::Signal;
+use tasker_tests::{Cluster, Process, Volume, until};
 
 use super::trial::{Rounds, Trial, data_dir};
 
@@ -27,6 +28,7 @@ async fn fill_again_and_again(
     rounds: Rounds,
     log: &str,
     volume: fn(&Cluster) -> anyhow::Result<&Volume>,
+    recover: fn(&Cluster) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let Some((mut trial, rounds)) = Trial::on_volumes(name, rounds).await? else { return Ok(()) };
     let mut slowest = Duration::ZERO;
@@ -39,6 +41,7 @@ async fn fill_again_and_again(
         noticed.await?;
         tokio::time::sleep(FULL).await;
         volume(&trial.cluster)?.make_room()?;
+        recover(&trial.cluster)?;
         let healed = std::time::Instant::now();
         trial.until_work_goes_on(RESUMED).await.with_context(|| format!("round {round}"))?;
         slowest = slowest.max(healed.elapsed());
@@ -61,10 +64,17 @@ fn nats(cluster: &Cluster) -> anyhow::Result<&Volume> {
 
 #[tokio::test]
 async fn f15_the_disk_of_postgres_is_full() -> anyhow::Result<()> {
-    fill_again_and_again("F15 Postgres disk full", ROUNDS, "postgres.log", postgres).await
+    fill_again_and_again("F15 Postgres disk full", ROUNDS, "postgres.log", postgres, |_| Ok(()))
+        .await
+}
+
+/// What an operator has to do: since its write failed, nats-server keeps the stream closed, room or not,
+/// until it is started again.
+fn restart(cluster: &Cluster) -> anyhow::Result<()> {
+    Process::running(cluster.state()?.pids.nats)?.signal(Signal::SIGTERM)
 }
 
 #[tokio::test]
 async fn f15_the_disk_of_the_bus_is_full() -> anyhow::Result<()> {
-    fill_again_and_again("F15 bus disk full", ROUNDS, "nats-server.log", nats).await
+    fill_again_and_again("F15 bus disk full", ROUNDS, "nats-server.log", nats, restart).await
 }

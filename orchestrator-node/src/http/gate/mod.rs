@@ -155,7 +155,7 @@ mod tests {
         check(&[], false);
         check(&[format!("Bearer {text}")], true);
         check(&[format!("bearer  {text} ")], true);
-        check(&[text.clone()], false);
+        check(std::slice::from_ref(&text), false);
         check(&[format!("Basic {text}")], false);
         check(&["Bearer".to_owned()], false);
         check(&["Bearer x".to_owned()], false);
