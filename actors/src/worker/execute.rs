@@ -99,10 +99,10 @@ async fn yield_step(step: Step) {
     metrics::counter!("tasker_worker_steps_yielded_total").increment(1);
     let step_id = step.item.step_id;
     let back = ReleasedStep { step_id, attempt: step.attempt, dispatch_seq, unstarted: false };
-    if !core.give_back_steps(&step.place.namespace, vec![back]).await.is_empty() {
-        if let Some(ack) = core.held.settle_one(step.hold) {
-            ack.ack().await;
-        }
+    if !core.give_back_steps(&step.place.namespace, vec![back]).await.is_empty()
+        && let Some(ack) = core.held.settle_one(step.hold)
+    {
+        ack.ack().await;
     }
 }
 

@@ -49,8 +49,6 @@ pub(crate) struct Bus {
     pub(crate) messages: Vec<Message>,
     /// The ids that were taken (`Nats-Msg-Id`).
     seen: Vec<Id>,
-    /// Whether it has lost ids otherwise than by time.
-    pub(crate) forgot: bool,
 }
 
 impl Bus {
@@ -89,15 +87,13 @@ impl Bus {
 
     /// The store is gone with all it knew.
     pub(crate) fn lose_store(&mut self) {
-        *self = Self { forgot: true, ..Self::default() };
+        *self = Self::default();
     }
 
     /// A restart: deliveries are forgotten, and the ids of messages that are not stored any more.
     pub(crate) fn restart(&mut self) {
         for id in &mut self.seen {
-            let stored = self.messages.iter().any(|m| (m.slot, m.seq) == (id.slot, id.seq));
-            self.forgot |= id.known && !stored;
-            id.known &= stored;
+            id.known &= self.messages.iter().any(|m| (m.slot, m.seq) == (id.slot, id.seq));
         }
         self.redeliver();
     }

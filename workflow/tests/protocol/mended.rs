@@ -12,7 +12,7 @@ use crate::tests::{caught, with};
 
 const CHARGED: &str = "a try was charged although no worker vanished";
 const NEEDED: &str = "a message is acknowledged that is still needed";
-const OVER: &str = "what is over is sent, and need not be claimed";
+const SECOND: &str = "a second copy need not be claimed";
 const TWICE: &str = "one attempt runs twice";
 
 #[test]
@@ -48,7 +48,7 @@ fn what_is_mended_holds() {
         (M::HeldCopyCharged, chain(2, &[Hasty, Drain]), CHARGED),
         (M::UnstartedAgain, handed, TWICE),
         (M::ReleasedMember, alone(3, &[Hasty, Drain, StoreLoss]), TWICE),
-        (M::LateUnclaimed, diamond(2, &[Hasty, Duplicate]), OVER),
+        (M::LateUnclaimed, diamond(2, &[Hasty, Duplicate]), SECOND),
         (M::RepeatedUnclaimed, pair(2, &[Drop, Restart]), TWICE),
         (M::NewWorkerTrusts, pair(2, &[Restart, WorkerCrash]), TWICE),
     ]);

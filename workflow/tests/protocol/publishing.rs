@@ -8,7 +8,6 @@ use tasker_messages::{BatchState, StepState};
 use crate::action::{Action, Priced};
 use crate::bus::Message;
 use crate::mutant::Mutant;
-use crate::rows::End;
 use crate::scenario::{Fault, Scenario};
 use crate::watch::Watch;
 use crate::world::{Outgoing, Span, State};
@@ -127,17 +126,7 @@ impl State {
         if taken && late {
             watch.reach("publish: late");
         }
-        if taken && !claim_required && !self.bus.forgot {
-            watch.require(!self.is_over(out), "what is over is sent, and need not be claimed");
-        }
-    }
-
-    /// Whether nobody should run this attempt any more. What was cancelled may be on its way still.
-    fn is_over(&self, out: Outgoing) -> bool {
-        self.rows.step(out.slot.into()).is_some_and(|step| match step.outcome {
-            Some(outcome) => outcome.end != End::Cancelled,
-            None => step.attempt > out.attempt || step.dispatch_seq > out.seq,
-        })
+        watch.require(!forgets || claim_required, "a second copy need not be claimed");
     }
 
     pub(crate) fn mark(&mut self, node: u8) {
