@@ -92,6 +92,10 @@ impl Cluster {
     ) -> anyhow::Result<Self> {
         let (tool, scratch) = (Tool::find()?, Scratch::new()?);
         let mut arguments = Self::arguments(2, 2, scratch.path());
+        if environment.iter().any(|(name, _)| *name == "NATS_URL") {
+            // That server has users of its own, or none.
+            arguments.retain(|argument| argument != "--nats-users");
+        }
         let settings = format!("[api]\nauth = \"tokens\"\n{settings}");
         arguments.extend(["--config".to_owned(), scratch.write("tasker.toml", settings)?]);
         let dev = Dev::ephemeral(&tool, &arguments, environment, scratch.path())?;

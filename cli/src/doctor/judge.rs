@@ -73,7 +73,12 @@ fn workers(workers: &[WorkerView]) -> Finding {
     let silent = workers.iter().filter(|worker| !worker.live && !worker.drained).count();
     let what = format!("{} alive, {draining} draining, {silent} silent", live.len());
     match live.is_empty() {
-        true => finding("workers", Condition::Attention, what, "start a worker: nothing runs"),
+        true => finding(
+            "workers",
+            Condition::Attention,
+            what,
+            "start a worker, if none runs; one is heard of where it pulls a queue",
+        ),
         false => ok("workers", what),
     }
 }

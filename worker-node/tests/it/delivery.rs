@@ -186,9 +186,10 @@ async fn of_two_copies_at_one_worker_neither_comes_back() {
     gate.open.add_permits(1);
     fake.until_acknowledged().await;
     assert_eq!(gate.calls.load(Ordering::SeqCst), 1);
-    let seen = fake.seen();
-    assert!(seen.claims.is_empty() && seen.outcomes().count() == 1);
-    drop(seen);
+    {
+        let seen = fake.seen();
+        assert!(seen.claims.is_empty() && seen.outcomes().count() == 1);
+    }
     worker.stop().await;
 }
 

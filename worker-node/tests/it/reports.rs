@@ -114,10 +114,9 @@ async fn a_stale_outcome_does_not_acknowledge_the_message_that_came_after_it() {
     fake.answer_reports(true);
     fake.until("the second one", |seen| seen.outcomes().any(|o| o.dispatch_seq == 2)).await;
     fake.until_acknowledged().await;
-    let seen = fake.seen();
-    let claims: Vec<_> = seen.claims.iter().map(|c| (c.dispatch_seq, c.redelivered)).collect();
+    let claimed = |c: &tasker_messages::Claim| (c.dispatch_seq, c.redelivered);
+    let claims: Vec<_> = fake.seen().claims.iter().map(claimed).collect();
     assert_eq!(claims, [(2, true)]);
-    drop(seen);
     worker.stop().await;
 }
 
