@@ -1,9 +1,11 @@
 //! A real nats-server for tests. Also used by the tests of the worker node.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use tasker_config::{Loader, Settings};
@@ -31,6 +33,19 @@ fn binary() -> PathBuf {
     path
 }
 
+/// A free port, which no other test of this process has had: until its server listens, the kernel would
+/// give it to the next one as well.
+fn free_port() -> u16 {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        if GIVEN.lock().expect("no panic").insert(port) {
+            return port;
+        }
+    }
+}
+
 impl TestServer {
     pub(crate) fn start() -> Self {
         Self::start_with("")
@@ -38,9 +53,7 @@ impl TestServer {
 
     /// With more in its configuration.
     pub(crate) fn start_with(more: &str) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        let port = listener.local_addr().expect("an address").port();
-        drop(listener);
+        let port = free_port();
         let folder =
             std::env::temp_dir().join(format!("tasker-nats-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a folder for the store");
