@@ -86,8 +86,9 @@ async fn retries_are_as_the_template_says() -> anyhow::Result<()> {
         assert_eq!(number(task.step(name)?, "attempt")?, attempts, "{name}: {}", task.view);
         let pauses = pauses(&cluster, &task, name).await?;
         assert_eq!(pauses.len(), shortest.len(), "{name}: {pauses:?}");
-        // Both ends of a pause are rounded.
-        let long_enough = pauses.iter().zip(shortest).all(|(took, least)| took + 1 >= *least);
+        // A pause counts from the beginning of the transaction that stores the failure, and is measured from
+        // the moment in it at which the failure was written down.
+        let long_enough = pauses.iter().zip(shortest).all(|(took, least)| took + 50 >= *least);
         assert!(long_enough, "{name}: {pauses:?}");
         assert!(pauses.last().is_none_or(|last| *last < longest), "{name}: {pauses:?}");
     }
