@@ -275,7 +275,9 @@ impl Inbox {
     /// Ends the subscription at a message that server and client agree on, so that none is lost that the
     /// server has sent: the client library forgets a subscription that is drained or ended at once before
     /// the server knows, and what was under way would come back as if this process had vanished with it.
-    /// The end is put behind all that may still come, and made to come by messages of our own.
+    /// The end is put behind all that may still come, and made to come by messages of our own. What the
+    /// server has picked for this inbox and finds it gone is not lost, but counts as delivered: it goes to
+    /// the next puller at once, as a redelivery.
     async fn close_exactly(&mut self, bus: &Bus, most: u64) {
         self.closing = Some((ResetReason::Refused, Instant::now() + CLOSING_TIME));
         let more = most + SIGNS;
