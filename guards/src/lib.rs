@@ -38,11 +38,15 @@ pub enum Guard {
     Sweep,
     /// Rows are compared with the bus.
     Reconciler,
+    /// What the bus stored after it may have forgotten an earlier copy is claimed before it runs.
+    FreshUntil,
+    /// Before members are read to be published, one looks whether another publishes their batch.
+    OwnSpans,
 }
 
 impl Guard {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::AttemptFence,
         Self::TerminalTest,
         Self::CountByChange,
@@ -56,6 +60,8 @@ impl Guard {
         Self::LeaseOfLost,
         Self::Sweep,
         Self::Reconciler,
+        Self::FreshUntil,
+        Self::OwnSpans,
     ];
 
     /// Its name in `TASKER_MUTANT` and in the table.
@@ -74,6 +80,8 @@ impl Guard {
             Self::LeaseOfLost => "lease_of_lost",
             Self::Sweep => "sweep",
             Self::Reconciler => "reconciler",
+            Self::FreshUntil => "fresh_until",
+            Self::OwnSpans => "own_spans",
         }
     }
 

@@ -219,6 +219,10 @@ impl Store {
     ) -> Result<Vec<BatchId>, StoreError> {
         let ids: Vec<Uuid> = spans.iter().map(|s| s.0.as_uuid()).collect();
         let from: Vec<i32> = spans.iter().map(|s| s.1 as i32).collect();
+        #[cfg(feature = "mutants")]
+        if let Some(sql) = crate::mutants::OWN_SPANS.mutated() {
+            return crate::mutants::own_spans(self, &ids, &from, node, sql).await;
+        }
         let own = sqlx::query_file_scalar!(
             "queries/dispatch/own_spans.sql",
             &ids,

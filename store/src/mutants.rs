@@ -86,6 +86,15 @@ pub(crate) const CLAIM_BATCHES: Statement = statement(
     &[(Guard::SealTest, "state = 'sealed'", "state in ('sealed', 'expanding')")],
 );
 
+pub(crate) const OWN_SPANS: Statement = statement(
+    include_str!("../queries/dispatch/own_spans.sql"),
+    &[(
+        Guard::OwnSpans,
+        "b.publisher = $3 and b.published_upto = d.\"from\"",
+        "$3::uuid is not null and d.\"from\" is not null",
+    )],
+);
+
 impl Statement {
     /// The statement without the guard that is off; `None` if that is none of its own. Names of columns
     /// lose the marks that the macros read.
@@ -189,4 +198,20 @@ pub(crate) async fn claim_batches(
         })
     };
     rows.into_iter().map(batch).collect()
+}
+
+pub(crate) async fn own_spans(
+    store: &Store,
+    ids: &[Uuid],
+    from: &[i32],
+    node: NodeId,
+    sql: String,
+) -> Result<Vec<BatchId>, StoreError> {
+    let own: Vec<Uuid> = sqlx::query_scalar(AssertSqlSafe(sql))
+        .bind(ids)
+        .bind(from)
+        .bind(node.as_uuid())
+        .fetch_all(&store.hot)
+        .await?;
+    Ok(own.into_iter().map(BatchId::from_uuid).collect())
 }

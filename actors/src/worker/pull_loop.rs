@@ -368,7 +368,7 @@ fn is_late(item: &WorkItem, delivery: &Delivery) -> bool {
     if late {
         metrics::counter!("tasker_worker_late_items_total").increment(1);
     }
-    late
+    late && !guard_is_off(Guard::FreshUntil)
 }
 
 impl Drop for PullLoop {
