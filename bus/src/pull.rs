@@ -277,7 +277,7 @@ impl Inbox {
     /// the server knows, and what was under way would come back as if this process had vanished with it.
     /// The end is put behind all that may still come, and made to come by messages of our own. What the
     /// server has picked for this inbox and finds it gone is not lost, but counts as delivered: it goes to
-    /// the next puller at once, as a redelivery.
+    /// the next puller at once, as a redelivery. Who has no credit left when it closes is spared that.
     async fn close_exactly(&mut self, bus: &Bus, most: u64) {
         self.closing = Some((ResetReason::Refused, Instant::now() + CLOSING_TIME));
         let more = most + SIGNS;

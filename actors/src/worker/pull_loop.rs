@@ -8,7 +8,7 @@ use tasker_bus::{Delivery, PullEvent, PullOptions, Puller, ResetReason};
 use tasker_guards::{Guard, guard_is_off};
 use tasker_messages::{PROTOCOL_HEADER, WorkItem, code, json, subject};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::claims::{Asking, ClaimsMessage};
 use super::core::{Core, Stage};
@@ -34,6 +34,11 @@ const OTHER_VERSION: Duration = Duration::from_secs(5);
 
 /// Without a request for so long, one does not hear of it when the consumer is deleted.
 const UNHEARD: Duration = Duration::from_secs(1);
+
+/// How long a queue that is left may take to deliver what was asked for.
+const LAST_CREDIT: Duration = Duration::from_secs(1);
+/// What has not come for so long is not on its way.
+const QUIET: Duration = Duration::from_millis(100);
 
 /// Which consumer delivers. One that was made anew, after somebody deleted it, delivers what others hold
 /// as if for the first time.
@@ -343,9 +348,28 @@ impl PullLoop {
         }
     }
 
-    /// Asks for no more. What has already been sent is admitted, to be given back.
+    /// Takes what still comes for what was asked, as long as it keeps coming. Where many messages wait,
+    /// nothing is asked for when that is done: a message that the server picks for a request while the
+    /// request is being given up would count as delivered, and be charged.
+    async fn use_up_credit(&mut self) {
+        let end = Instant::now() + LAST_CREDIT;
+        while self.credit > 0 {
+            let quiet = Instant::now() + QUIET;
+            tokio::select! {
+                biased;
+                event = self.puller.next() => match event {
+                    PullEvent::Reset(_) => return self.balance(),
+                    event => self.follow(event).await,
+                },
+                () = sleep_until(quiet.min(end)) => return,
+            }
+        }
+    }
+
+    /// Asks for no more. What has already been sent is admitted, to be given back if the worker drains.
     async fn close(&mut self) {
         const LIMIT: Duration = Duration::from_secs(4);
+        self.use_up_credit().await;
         self.puller.close().await;
         let rest = async {
             while self.puller.credit() > 0 {

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::Value;
+use tasker_bus::{PullEvent, PullOptions};
 use tasker_messages::{Hint, WorkerId, subject};
 use tasker_worker_node::WorkerNode;
 use uuid::Uuid;
@@ -100,6 +101,33 @@ async fn an_idle_worker_stops_at_once_also_without_a_server() {
     within("the end without a server", worker.stop()).await;
     let worker = fake.worker(gate.registry()).await;
     within("the end before there is a server", worker.stop()).await;
+}
+
+/// A message that the server picks for a worker which does not take it counts as delivered all the same, so
+/// that the next worker would have to claim it.
+#[tokio::test]
+async fn what_comes_while_a_worker_ends_is_taken_or_left_alone() {
+    let mut fake = Fake::start().await;
+    fake.settings.worker.slots = 200;
+    fake.open_queue().await;
+    let durable = subject::work_durable(&fake.namespace, &fake.queue);
+    for _ in 0..10 {
+        let worker = fake.worker(crate::handlers::registry()).await;
+        let first = fake.item("echo", Value::Null);
+        fake.publish(std::slice::from_ref(&first)).await;
+        fake.until("it pulls", |seen| seen.outcome(first.step_id).is_some()).await;
+        let items: Vec<_> = (0..1_000).map(|_| fake.item("echo", Value::Null)).collect();
+        tokio::join!(fake.publish(&items), worker.stop());
+        let mut puller = fake.bus.pull(subject::WORK_STREAM, &durable, PullOptions::default());
+        puller.request(1_000).await.expect("open");
+        while fake.left().await != (0, 0) {
+            let event = tokio::time::timeout(Duration::from_millis(100), puller.next()).await;
+            if let Ok(PullEvent::Message(delivery)) = event {
+                assert_eq!(delivery.num_delivered, 1, "it went to nobody before");
+                delivery.handle.ack().await;
+            }
+        }
+    }
 }
 
 #[tokio::test]
