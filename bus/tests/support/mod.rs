@@ -108,11 +108,15 @@ impl TestServer {
         }
     }
 
-    /// Sends the server a signal, if it runs.
+    /// Sends the server a signal, if it runs. When it is told to stop, none of its threads does anything any
+    /// more.
     pub(crate) fn tell(&self, signal: &str) {
         if let Some(child) = &self.child {
             let told = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status();
             assert!(told.is_ok_and(|status| status.success()), "nats-server is told {signal}");
+            while signal == "STOP" && !is_stopped(child.id()) {
+                std::thread::yield_now();
+            }
         }
     }
 
@@ -127,6 +131,15 @@ impl TestServer {
         let loader = Loader::new().and_then(|l| l.flag("nats.url", &url, "test"));
         loader.and_then(Loader::load).expect("valid settings").settings
     }
+}
+
+/// Whether each thread of a process is stopped, by proc(5); the name before its state is in parentheses.
+fn is_stopped(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
+    threads.flatten().all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+    })
 }
 
 impl Drop for TestServer {
