@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use tasker_tests::{Cluster, Process, until};
+use tasker_tests::{Api, Cluster, Process, until};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -33,6 +33,17 @@ pub(crate) async fn mended(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
     Ok(all.filter_map(|recovery| recovery["kind"].as_str()).map(str::to_owned).collect())
 }
 
+/// A task that runs, and goes on for some seconds.
+async fn long_task(api: &Api) -> anyhow::Result<String> {
+    let id = api.submit("bench", "fan_out", json!({"n": 20_000})).await?;
+    until("it runs", SOON, async || {
+        let summary = api.summary(&id).await?;
+        Ok(summary["batches"][0]["published"].as_u64() > Some(500))
+    })
+    .await?;
+    Ok(id)
+}
+
 /// A healthy cluster is called so; one without orchestrators is not, and what stands still is named.
 #[tokio::test]
 async fn a_cluster_is_looked_at() -> anyhow::Result<()> {
@@ -50,12 +61,7 @@ async fn a_cluster_is_looked_at() -> anyhow::Result<()> {
     .await?;
 
     // Nobody publishes what is accepted when the orchestrator is frozen, nor makes what is deleted.
-    let id = api.submit("bench", "fan_out", json!({"n": 20_000})).await?;
-    until("it runs", SOON, async || {
-        let summary = api.summary(&id).await?;
-        Ok(summary["batches"][0]["published"].as_u64() > Some(500))
-    })
-    .await?;
+    let id = long_task(&api).await?;
     let orchestrator = Process::running(cluster.state()?.pids.orchestrators[0])?;
     orchestrator.signal(Signal::SIGSTOP)?;
     let wrong = until("the doctor sees it", SOON, async || {
@@ -85,12 +91,7 @@ async fn a_consumer_that_stands_still_is_made_anew() -> anyhow::Result<()> {
         Ok(row.await?["n"] == 1)
     })
     .await?;
-    let id = api.submit("bench", "fan_out", json!({"n": 20_000})).await?;
-    until("it runs", SOON, async || {
-        let summary = api.summary(&id).await?;
-        Ok(summary["batches"][0]["published"].as_u64() > Some(500))
-    })
-    .await?;
+    let id = long_task(&api).await?;
     let worker = Process::running(cluster.state()?.pids.workers[0])?;
     worker.signal(Signal::SIGSTOP)?;
     // As if it had said so a moment ago.
