@@ -182,7 +182,6 @@ pub struct BatchSummary {
 /// Command: expand the stored outcome of a batchable step into a batch, on
 /// `tasker.control.batch.<namespace>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct ProcessBatchableStep {
     /// The batchable step.
     pub step: StepId,
