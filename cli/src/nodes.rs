@@ -4,6 +4,7 @@ use anyhow::Context;
 use tasker_config::{Database, Settings};
 use tasker_messages::Problem;
 use tasker_orchestrator_node::Options;
+use tasker_store::Migrated;
 use tasker_worker_node::WorkerNode;
 use tasker_workflow::Template;
 
@@ -37,9 +38,9 @@ pub(crate) async fn run_worker(
     ended
 }
 
-/// Brings a database to this version's schema.
-pub(crate) async fn migrate(database: &Database) -> anyhow::Result<()> {
-    tasker_store::migrate(database).await.context("migrating the database")
+/// Brings a database to this version's schema; with contract steps only if it is asked for them.
+pub(crate) async fn migrate(database: &Database, contract: bool) -> anyhow::Result<Migrated> {
+    tasker_store::migrate(database, contract).await.context("migrating the database")
 }
 
 /// The templates of the examples: file name and YAML.

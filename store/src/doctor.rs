@@ -59,15 +59,6 @@ impl LateKind {
     }
 }
 
-/// The schema of a database, and the one that this build is made for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Schema {
-    /// The last migration that has been applied; zero if none has.
-    pub applied: i64,
-    /// The last one that this build knows.
-    pub known: i64,
-}
-
 impl Store {
     /// What should have gone on by itself and has not.
     pub async fn find_late(&self) -> Result<Vec<Late>, StoreError> {
@@ -85,22 +76,5 @@ impl Store {
             })
         });
         Ok(late.flatten().collect())
-    }
-
-    /// Which migrations have been applied.
-    pub async fn schema(&self) -> Result<Schema, StoreError> {
-        let there: Option<bool> =
-            sqlx::query_scalar("select to_regclass('public._sqlx_migrations') is not null")
-                .fetch_one(&self.api)
-                .await?;
-        let known = crate::pool::MIGRATIONS.iter().map(|m| m.version).max().unwrap_or(0);
-        if there != Some(true) {
-            return Ok(Schema { applied: 0, known });
-        }
-        let applied: Option<i64> =
-            sqlx::query_scalar("select max(version) from public._sqlx_migrations where success")
-                .fetch_one(&self.api)
-                .await?;
-        Ok(Schema { applied: applied.unwrap_or(0), known })
     }
 }

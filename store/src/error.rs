@@ -1,3 +1,4 @@
+use sqlx::migrate::MigrateError;
 use tasker_messages::TemplateId;
 
 /// Why the database did not do what it was asked.
@@ -22,7 +23,43 @@ pub enum StoreError {
     },
     /// The schema could not be brought up to date.
     #[error("migration: {0}")]
-    Migrate(#[from] sqlx::migrate::MigrateError),
+    Migrate(#[from] MigrateError),
+    /// Somebody has used a table for so long that it could not be changed.
+    #[error(
+        "migration: a table or the migrator's lock was in use whenever it was tried; the oldest transaction \
+         is that of process {pid} ({name}), {seconds} s old: wait for it, or end it (`select \
+         pg_terminate_backend({pid})`), and run `tasker migrate` again"
+    )]
+    Locked {
+        /// Its process of Postgres.
+        pid: i32,
+        /// What it calls itself.
+        name: String,
+        /// Since when it goes on.
+        seconds: i64,
+    },
+    /// The schema is older than this build can do with.
+    #[error(
+        "the database has schema version {applied}, and this build needs {required}: run `tasker migrate` \
+         of this release first"
+    )]
+    OldSchema {
+        /// The last step that has been applied.
+        applied: i64,
+        /// The last step that must have been.
+        required: i64,
+    },
+    /// The schema has lost what this build needs.
+    #[error(
+        "the database was migrated by a later release and has lost what this one needs (it is for builds \
+         that know schema version {needs}, this one knows {known}): use a later release"
+    )]
+    NewSchema {
+        /// The last step that a build must know.
+        needs: i64,
+        /// The last step that this one knows.
+        known: i64,
+    },
     /// A stored template cannot be read by this version.
     #[error("stored template {id} cannot be read: {problem}")]
     Template {
@@ -64,18 +101,25 @@ impl StoreError {
         matches!(self.sqlstate().as_deref(), Some("55P03"))
     }
 
+    /// Whether somebody else holds a lock, and may give it back.
+    pub(crate) fn is_in_the_way(&self) -> bool {
+        matches!(self.sqlstate().as_deref(), Some("55P03" | "40P01"))
+    }
+
     /// Whether two transactions got in each other's way, so that running again at once is right.
     pub(crate) fn is_conflict(&self) -> bool {
         matches!(self.sqlstate().as_deref(), Some("40P01" | "40001"))
     }
 
     fn sqlstate(&self) -> Option<String> {
-        match self {
-            StoreError::Statement(sqlx::Error::Database(error)) => {
-                error.code().map(|c| c.into_owned())
-            }
-            _ => None,
-        }
+        let error = match self {
+            StoreError::Statement(error)
+            | StoreError::Migrate(
+                MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _),
+            ) => error,
+            _ => return None,
+        };
+        error.as_database_error()?.code().map(|code| code.into_owned())
     }
 }
 

@@ -155,24 +155,6 @@ async fn pool(
     Ok(pool)
 }
 
-/// The schema, step by step.
-pub(crate) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
-
-/// Brings the schema of a database up to date.
-///
-/// # Errors
-/// If the URL is invalid, the database cannot be reached or holds a newer schema.
-pub async fn migrate(settings: &Database) -> Result<(), StoreError> {
-    let pool = PgPoolOptions::new()
-        .max_connections(1)
-        .acquire_timeout(Duration::from_secs(30))
-        .connect_with(address::options(settings)?)
-        .await?;
-    MIGRATIONS.run(&pool).await?;
-    pool.close().await;
-    Ok(())
-}
-
 pub(crate) type Tx = Transaction<'static, Postgres>;
 
 /// Ends a transaction. An error means that nobody knows whether it happened.

@@ -62,6 +62,8 @@ impl Orchestrator {
             name => Some(StepName::new(name)?),
         };
         let mut store = Store::connect(&settings.database).await?;
+        // Now, and not with the first statement that wants what is not there.
+        store.schema().await?.check()?;
         if let Some(name) = environment {
             store = store.in_environment(name.as_str());
         }

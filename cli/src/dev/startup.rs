@@ -40,7 +40,8 @@ pub(super) async fn start(
         Some(url) => (url.clone(), None),
         None => start_nats(plan, data, supervisor).await?,
     };
-    nodes::migrate(&plan.database(&database)).await?;
+    // A private database has no other nodes than those that are started now.
+    nodes::migrate(&plan.database(&database), plan.database_url.is_none()).await?;
     let fleet = Fleet::new(plan, data, &database, &nats, users)?;
     for n in 1..=plan.orchestrators {
         supervisor.start(fleet.orchestrator(n));

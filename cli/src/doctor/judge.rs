@@ -49,21 +49,32 @@ fn wrong(id: &str, what: String, advice: &str) -> Finding {
 }
 
 fn judge_rows(rows: &RowsSeen, findings: &mut Vec<Finding>) {
-    let Schema { applied, known } = rows.schema;
-    if applied != known {
-        let what = format!("the schema is at version {applied}, this build is made for {known}");
-        let advice = match applied < known {
-            true => "run `tasker migrate`",
-            false => "use a `tasker` of the release that migrated it",
-        };
-        findings.push(wrong("database", what, advice));
+    findings.push(database(&rows.schema));
+    if rows.schema.check().is_err() {
         return;
     }
-    findings.push(ok("database", format!("answers, schema version {applied}")));
     findings.push(workers(&rows.workers));
     for kind in LATE {
         findings.extend(late(kind, &rows.late));
     }
+}
+
+fn database(schema: &Schema) -> Finding {
+    let Schema { applied, known, .. } = *schema;
+    let what = format!("the schema is at version {applied}, this build is made for {known}");
+    let (condition, advice) = match schema.check() {
+        Err(_) if applied < known => (Condition::Wrong, "run `tasker migrate`"),
+        Err(_) => (Condition::Wrong, "use a later release, such as that which migrated it"),
+        Ok(()) if applied < known => (
+            Condition::Attention,
+            "run `tasker migrate --contract` once no node of an earlier release runs",
+        ),
+        Ok(()) if applied > known => {
+            (Condition::Attention, "go on with the upgrade, or leave it: this build works with it")
+        }
+        Ok(()) => return ok("database", format!("answers, schema version {applied}")),
+    };
+    finding("database", condition, what, advice)
 }
 
 fn workers(workers: &[WorkerView]) -> Finding {
@@ -286,7 +297,7 @@ mod tests {
         let stream =
             StreamLoad { messages: 5, bytes: 10, max_bytes: Some(100), is_work_queue: true };
         let rows = RowsSeen {
-            schema: Schema { applied: 9, known: 9 },
+            schema: Schema { applied: 9, known: 9, required: 8, needs: 7 },
             late: Vec::new(),
             workers: vec![worker()],
             recoveries: Vec::new(),
@@ -329,8 +340,13 @@ mod tests {
         assert_eq!(after(|_| ()), []);
         assert_eq!(after(|seen| seen.rows = Err("no".to_owned())), one("database", wrong));
         assert_eq!(after(|seen| seen.bus = Err("no".to_owned())), one("bus", wrong));
-        assert_eq!(after_rows(|rows| rows.schema.applied = 8), one("database", wrong));
-        assert_eq!(after_rows(|rows| rows.schema.applied = 10), one("database", wrong));
+        let after_schema = |applied, needs| {
+            after_rows(|rows| (rows.schema.applied, rows.schema.needs) = (applied, needs))
+        };
+        assert_eq!(after_schema(7, 7), one("database", wrong));
+        assert_eq!(after_schema(8, 7), one("database", look));
+        assert_eq!(after_schema(12, 9), one("database", look));
+        assert_eq!(after_schema(12, 10), one("database", wrong));
         assert_eq!(after_rows(|rows| rows.workers[0].live = false), one("workers", look));
         assert_eq!(after_stream(|load| *load = None), one("streams", wrong));
         let foreign = |load: &mut Option<StreamLoad>| {

@@ -77,8 +77,8 @@ async fn look_at_rows(settings: &Settings, hours: u32) -> anyhow::Result<RowsSee
         recoveries: Vec::new(),
         dispatched: Vec::new(),
     };
-    // Of another schema nothing more can be said.
-    if schema.applied == schema.known {
+    // Of a schema that this build does not fit nothing more can be said.
+    if schema.check().is_ok() {
         let live_within = settings.worker.heartbeat() * 4 + Duration::from_secs(5);
         seen.late = store.find_late().await?;
         seen.workers = store.list_workers(&Scope::All, live_within, MOST).await?.workers;

@@ -13,6 +13,7 @@ mod namespaces;
 mod outcome_corpus;
 mod races;
 mod random;
+mod schema;
 mod states;
 mod tokens;
 mod verify;
