@@ -1,12 +1,14 @@
 use sqlx::migrate::MigrateError;
 use tasker_messages::TemplateId;
 
+use crate::pool;
+
 /// Why the database did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// A statement failed; its transaction changed nothing.
     #[error("database: {0}")]
-    Statement(#[from] sqlx::Error),
+    Statement(#[source] sqlx::Error),
     /// The connection was lost during COMMIT: the transaction may or may not have happened. Every
     /// transaction can be run again.
     #[error("database: the result of a COMMIT is unknown: {0}")]
@@ -79,7 +81,21 @@ pub enum StoreError {
 }
 
 /// SQLSTATE classes and codes that say "not now" rather than "not like this".
-const TRANSIENT: [&str; 6] = ["40", "53", "57", "58", "08", "55P03"];
+const TRANSIENT: [&str; 7] = ["40", "53", "57", "58", "08", "55P03", CHANGED_RESULT];
+
+/// "cached plan must not change result type": a migration has changed a column that a statement returns,
+/// after this connection had prepared it. No statement of ours fails in another way with this code.
+const CHANGED_RESULT: &str = "0A000";
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        let error = StoreError::Statement(error);
+        if error.sqlstate().as_deref() == Some(CHANGED_RESULT) {
+            pool::forget_statements();
+        }
+        error
+    }
+}
 
 impl StoreError {
     /// A stored value that does not parse.
@@ -106,9 +122,10 @@ impl StoreError {
         matches!(self.sqlstate().as_deref(), Some("55P03" | "40P01"))
     }
 
-    /// Whether two transactions got in each other's way, so that running again at once is right.
+    /// Whether two transactions got in each other's way, or the schema changed between preparing a statement
+    /// and running it, so that running again at once is right.
     pub(crate) fn is_conflict(&self) -> bool {
-        matches!(self.sqlstate().as_deref(), Some("40P01" | "40001"))
+        matches!(self.sqlstate().as_deref(), Some("40P01" | "40001" | CHANGED_RESULT))
     }
 
     fn sqlstate(&self) -> Option<String> {

@@ -1,8 +1,8 @@
 //! Connections and transactions.
 
 use std::future::Future;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Connection, PgPool, Postgres, Transaction};
@@ -106,6 +106,21 @@ impl Store {
     }
 }
 
+/// When a statement was last found to have been prepared for another schema.
+static SCHEMA_CHANGED: Mutex<Option<Instant>> = Mutex::new(None);
+
+/// Closes all connections that there are now before they are used again: they remember statements with
+/// results of a type that is no more, and would refuse each of them again and again.
+pub(crate) fn forget_statements() {
+    *SCHEMA_CHANGED.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+}
+
+/// Whether a connection that was made so long ago may remember such statements.
+pub(crate) fn is_outdated(age: Duration) -> bool {
+    let changed = *SCHEMA_CHANGED.lock().unwrap_or_else(PoisonError::into_inner);
+    changed.is_some_and(|changed| age >= changed.elapsed())
+}
+
 async fn pool(
     settings: &Database,
     size: u32,
@@ -147,7 +162,7 @@ async fn pool(
                 if about.idle_for > MAX_UNTESTED {
                     connection.ping().await?;
                 }
-                Ok(true)
+                Ok(!is_outdated(about.age))
             })
         })
         .connect_with(options)

@@ -12,7 +12,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::{Connection, PgConnection, PgPool, Postgres};
 
 use crate::StoreError;
-use crate::pool::MAX_UNTESTED;
+use crate::pool::{MAX_UNTESTED, is_outdated};
 
 /// The connections and those of them that nobody uses.
 #[derive(Debug, Clone)]
@@ -25,6 +25,8 @@ pub(crate) struct Quick {
 #[derive(Debug)]
 struct Idle {
     connection: PoolConnection<Postgres>,
+    /// Since when it is out of the pool.
+    taken: Instant,
     since: Instant,
 }
 
@@ -32,6 +34,7 @@ struct Idle {
 /// an error, it goes to the pool.
 pub(crate) struct Lent {
     connection: PoolConnection<Postgres>,
+    taken: Instant,
     home: Quick,
 }
 
@@ -43,14 +46,22 @@ impl Quick {
 
     /// One that was used last, or one from the pool.
     pub(crate) async fn lend(&self) -> Result<Lent, StoreError> {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        if let Some(Idle { mut connection, since }) = idle {
-            let is_well = since.elapsed() < MAX_UNTESTED || connection.ping().await.is_ok();
-            if is_well {
-                return Ok(Lent { connection, home: self.clone() });
+        while let Some(Idle { mut connection, taken, since }) = self.last() {
+            // Others may be outdated as well; those go to the pool, which closes them.
+            if is_outdated(taken.elapsed()) {
+                continue;
             }
+            if since.elapsed() < MAX_UNTESTED || connection.ping().await.is_ok() {
+                return Ok(Lent { connection, taken, home: self.clone() });
+            }
+            break;
         }
-        Ok(Lent { connection: self.pool.acquire().await?, home: self.clone() })
+        let connection = self.pool.acquire().await?;
+        Ok(Lent { connection, taken: Instant::now(), home: self.clone() })
+    }
+
+    fn last(&self) -> Option<Idle> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
     /// Closes all of them.
@@ -63,8 +74,8 @@ impl Quick {
 impl Lent {
     /// It was used without an error.
     pub(crate) fn give_back(self) {
-        let Self { connection, home } = self;
-        let idle = Idle { connection, since: Instant::now() };
+        let Self { connection, taken, home } = self;
+        let idle = Idle { connection, taken, since: Instant::now() };
         let mut others = home.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if others.len() < home.most_idle {
             others.push(idle);

@@ -147,3 +147,41 @@ async fn one_migration_waits_for_the_other(pool: PgPool) {
     let (migrated, ()) = tokio::join!(migrate(&settings, false), others);
     migrated.expect("migrated");
 }
+
+const ASK: &str = "select description from tasker.templates union all select ''";
+
+/// A statement that every connection has prepared, of which the type of the result changes.
+#[sqlx::test]
+async fn a_statement_of_an_older_schema_fails_once(pool: PgPool) {
+    let store = Store::connect(&settings(&pool)).await.expect("connected");
+    let quick = async || {
+        let mut connection = store.quick.lend().await?;
+        let answer: Option<String> = sqlx::query_scalar(ASK).fetch_one(&mut *connection).await?;
+        connection.give_back();
+        Ok::<_, StoreError>(answer)
+    };
+    let hot = async || {
+        let mut tx = store.hot.begin().await?;
+        Ok::<Option<String>, StoreError>(sqlx::query_scalar(ASK).fetch_one(&mut *tx).await?)
+    };
+    // Several connections of each pool.
+    for _ in 0..10 {
+        let (a, b, c, d) = tokio::join!(quick(), quick(), hot(), hot());
+        [a, b, c, d].into_iter().for_each(|answer| drop(answer.expect("an answer")));
+    }
+    for change in [
+        "alter table tasker.templates alter column description type varchar",
+        "alter table tasker.templates alter column description type text",
+    ] {
+        run(&pool, change).await;
+        let refused = quick().await.expect_err("it was prepared for another type");
+        assert!(refused.is_transient() && refused.is_conflict(), "{refused}");
+        for n in 0..10 {
+            let (a, b, c, d) = tokio::join!(quick(), quick(), hot(), hot());
+            for answer in [a, b, c, d] {
+                answer.unwrap_or_else(|error| panic!("after that, {n}: {error}"));
+            }
+        }
+    }
+    store.close().await;
+}
