@@ -41,6 +41,7 @@ pub(crate) fn check() -> anyhow::Result<String> {
     check_trees(&mut wrong)?;
     crate::reference::check(&mut wrong)?;
     crate::keys::check(&mut wrong)?;
+    crate::migrations::check(&mut wrong)?;
     crate::mutants::check(&mut wrong)?;
     crate::reference::check_guide(&mut wrong)?;
     let files = check_files(&mut wrong)?;

@@ -3,6 +3,7 @@
 mod faults;
 mod house;
 mod keys;
+mod migrations;
 mod mutants;
 mod queries;
 mod reference;
