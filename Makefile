@@ -12,8 +12,10 @@ export SQLX_OFFLINE := true
 ARGS ?=
 # How long make soak goes on.
 MINUTES ?= 60
+# The commit that make upgrade upgrades from.
+REF ?= HEAD~1
 
-.PHONY: help setup build demo test lint deny sbom bench faults soak mutants fuzz queries clean-servers
+.PHONY: help setup build demo test lint deny sbom bench faults soak upgrade mutants fuzz queries clean-servers
 
 help: ## print this
 	@sed -n -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
@@ -54,6 +56,9 @@ mutants: setup ## switch guards of the protocol off, one at a time: a test must 
 
 soak: setup ## one cluster under load and hurt again and again for MINUTES=60, verified every ten seconds
 	@MINUTES="$(MINUTES)" scripts/soak
+
+upgrade: setup ## upgrade a cluster under load from the commit REF=HEAD~1 to this one, and to a next one, and back
+	@REF="$(REF)" scripts/upgrade
 
 fuzz: ## fuzz what is read from outside, FUZZ_SECONDS=60 for each target; needs a nightly toolchain and cargo-fuzz
 	@scripts/fuzz $(ARGS)

@@ -8,10 +8,8 @@ use tasker_bus::Bus;
 use tasker_config::Loader;
 use tokio::sync::Mutex;
 
-use crate::{
-    Api, Clock, Database, Dev, DevState, Process, Proxies, Rules, Scratch, Tool, Volumes, Wire,
-    data_file,
-};
+use crate::hurt::Around;
+use crate::{Api, Database, Dev, DevState, Process, Scratch, Tool, Wire, data_file};
 
 /// A running cluster in processes of its own. It ends with this value, at the latest with this
 /// process.
@@ -26,14 +24,6 @@ pub struct Cluster {
     nodes: Vec<Process>,
     /// Of an administrator, where tokens are needed.
     token: Option<String>,
-}
-
-/// What the tests have put around its processes.
-#[derive(Debug, Default)]
-struct Around {
-    proxies: Option<Proxies>,
-    volumes: Option<Volumes>,
-    clock: Option<Clock>,
 }
 
 /// The cluster of the tests that leave it as they found it, while there is such a test.
@@ -99,8 +89,7 @@ impl Cluster {
         let settings = format!("[api]\nauth = \"tokens\"\n{settings}");
         arguments.extend(["--config".to_owned(), scratch.write("tasker.toml", settings)?]);
         let dev = Dev::ephemeral(&tool, &arguments, environment, scratch.path())?;
-        let mut cluster =
-            Self { dev, tool, scratch, nodes: Vec::new(), token: None, around: Around::default() };
+        let mut cluster = Self::of(dev, tool, scratch, Around::default());
         let token = cluster.token("tests --role admin --all-namespaces").await?;
         cluster.token = Some(token);
         cluster.register_templates().await?;
@@ -119,6 +108,14 @@ impl Cluster {
         let cluster = Arc::new(Self::with_tokens("", &[]).await?);
         *shared = Arc::downgrade(&cluster);
         Ok(cluster)
+    }
+
+    pub(crate) fn of(dev: Dev, tool: Tool, scratch: Scratch, around: Around) -> Self {
+        Self { dev, tool, around, scratch, nodes: Vec::new(), token: None }
+    }
+
+    pub(crate) fn around(&self) -> &Around {
+        &self.around
     }
 
     /// Makes a token as a user does: `tasker token create` with these arguments.
@@ -149,8 +146,7 @@ impl Cluster {
             arguments.extend(["--config".to_owned(), scratch.write("tasker.toml", settings)?]);
         }
         let dev = Dev::ephemeral(&tool, &arguments, &environment, scratch.path())?;
-        let around = Around::default();
-        let cluster = Self { dev, tool, scratch, nodes: Vec::new(), token: None, around };
+        let cluster = Self::of(dev, tool, scratch, Around::default());
         cluster.register_templates().await?;
         Ok(cluster)
     }
@@ -187,69 +183,6 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// A cluster that is meant to be hurt: two orchestrators and three workers, which write down in the
-    /// folder `ledger` of [`Self::scratch`] what the handlers of `chaos` run, and are started again at
-    /// once when they die.
-    ///
-    /// # Errors
-    /// If it does not become ready.
-    pub async fn for_faults() -> anyhow::Result<Self> {
-        Self::to_be_hurt(Scratch::new()?, Vec::new())
-    }
-
-    /// The same with proxies between its nodes and its servers.
-    ///
-    /// # Errors
-    /// If it does not become ready.
-    pub async fn behind_proxies(rules: Rules) -> anyhow::Result<Self> {
-        let scratch = Scratch::new()?;
-        let (proxies, environment) = Proxies::new(&scratch, rules)?;
-        let mut cluster = Self::to_be_hurt(scratch, environment)?;
-        cluster.around.proxies = Some(proxies);
-        Ok(cluster)
-    }
-
-    /// The same with servers that store on volumes of their own, which needs root.
-    ///
-    /// # Errors
-    /// If it does not become ready.
-    pub async fn on_volumes() -> anyhow::Result<Self> {
-        let scratch = Scratch::new()?;
-        let (volumes, environment) = Volumes::new(&scratch)?;
-        let mut cluster = Self::to_be_hurt(scratch, environment)?;
-        cluster.around.volumes = Some(volumes);
-        Ok(cluster)
-    }
-
-    /// The same with nodes whose clocks can be wrong, which needs libfaketime.
-    ///
-    /// # Errors
-    /// If it does not become ready.
-    pub async fn with_clock() -> anyhow::Result<Self> {
-        let scratch = Scratch::new()?;
-        let (clock, environment) = Clock::new(&scratch)?;
-        let mut cluster = Self::to_be_hurt(scratch, environment)?;
-        cluster.around.clock = Some(clock);
-        Ok(cluster)
-    }
-
-    fn to_be_hurt(
-        scratch: Scratch,
-        mut environment: Vec<(&'static str, String)>,
-    ) -> anyhow::Result<Self> {
-        let tool = Tool::find()?;
-        let ledger = scratch.path().join("ledger");
-        fs::create_dir(&ledger)?;
-        let mut arguments = Self::arguments(2, 3, scratch.path());
-        arguments.extend(["--restart-ms", "200"].map(str::to_owned));
-        // The latter is for builds that have crash points.
-        environment.push(("TASKER_CHAOS_LEDGER", ledger.display().to_string()));
-        environment.push(("TASKER_CRASH", scratch.path().join("crash").display().to_string()));
-        let dev = Dev::ephemeral(&tool, &arguments, &environment, scratch.path())?;
-        let around = Around::default();
-        Ok(Self { dev, tool, scratch, nodes: Vec::new(), token: None, around })
-    }
-
     async fn register_templates(&self) -> anyhow::Result<()> {
         let api = self.api()?;
         for name in TEMPLATES {
@@ -268,30 +201,6 @@ impl Cluster {
     /// The program `tasker`.
     pub fn tool(&self) -> &Tool {
         &self.tool
-    }
-
-    /// What stands before its servers.
-    ///
-    /// # Errors
-    /// If nothing does.
-    pub fn proxies(&self) -> anyhow::Result<&Proxies> {
-        self.around.proxies.as_ref().context("a cluster without proxies")
-    }
-
-    /// Where its servers store.
-    ///
-    /// # Errors
-    /// If it is in the data folder.
-    pub fn volumes(&self) -> anyhow::Result<&Volumes> {
-        self.around.volumes.as_ref().context("a cluster without volumes")
-    }
-
-    /// What its nodes take for the time of day.
-    ///
-    /// # Errors
-    /// If they go by the clock of this machine.
-    pub fn clock(&self) -> anyhow::Result<&Clock> {
-        self.around.clock.as_ref().context("a cluster without a clock of its own")
     }
 
     /// A folder whose files handlers may read.

@@ -61,6 +61,14 @@ impl Tool {
                 target.join("release/tasker")
             }
         };
+        Self::at(&program)
+    }
+
+    /// The program at this place.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn at(program: &Path) -> anyhow::Result<Self> {
         if !program.is_file() {
             bail!(
                 "there is no program {}: build it with `cargo build --release -p tasker`, or set \
@@ -68,7 +76,12 @@ impl Tool {
                 program.display()
             );
         }
-        Ok(Self { program })
+        Ok(Self { program: program.to_owned() })
+    }
+
+    /// Where it is.
+    pub fn program(&self) -> &Path {
+        &self.program
     }
 
     /// A command that knows of no other cluster.

@@ -18,3 +18,4 @@ mod processes;
 mod results;
 mod soak;
 mod trial;
+mod versions;

@@ -11,7 +11,7 @@ use super::ledger::count;
 use super::trial::{Rounds, Trial};
 
 /// For a process that was killed to be replaced.
-const REPLACED: Duration = Duration::from_secs(20);
+pub(super) const REPLACED: Duration = Duration::from_secs(20);
 /// Longer than `streams.ack_wait_ms`, than a lease, than a heartbeat.
 const FROZEN: Duration = Duration::from_secs(20);
 
@@ -30,7 +30,7 @@ pub(super) fn orchestrators(cluster: &Cluster) -> anyhow::Result<Vec<i32>> {
 }
 
 /// One of them that runs; each in turn.
-async fn victim(cluster: &Cluster, role: Role, round: u64) -> anyhow::Result<Process> {
+pub(super) async fn victim(cluster: &Cluster, role: Role, round: u64) -> anyhow::Result<Process> {
     let mut found = None;
     until("a process to hurt", REPLACED, async || {
         let pids = role(cluster)?;
@@ -42,7 +42,7 @@ async fn victim(cluster: &Cluster, role: Role, round: u64) -> anyhow::Result<Pro
 }
 
 /// Steps that were charged for a worker that vanished, beside those attempts that failed.
-const CHARGED: &str = "select s.id, s.name, s.kind, s.tries, s.attempt, s.dispatch_seq
+pub(super) const CHARGED: &str = "select s.id, s.name, s.kind, s.tries, s.attempt, s.dispatch_seq
     from tasker.steps s
     where s.tries > (select count(*) from tasker.failed_attempts f where f.step_id = s.id)";
 

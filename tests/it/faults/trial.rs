@@ -81,6 +81,15 @@ impl Trial {
         Self::of(name, rounds, Cluster::with_clock()).await
     }
 
+    /// The same with nodes of another build.
+    pub(super) async fn of_build(
+        name: &'static str,
+        rounds: Rounds,
+        build: &Tool,
+    ) -> anyhow::Result<Option<(Self, u64)>> {
+        Self::of(name, rounds, Cluster::of_build(build)).await
+    }
+
     async fn of(
         name: &'static str,
         rounds: Rounds,
