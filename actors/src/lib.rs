@@ -4,6 +4,7 @@
 //! tells the next. Between processes there is only NATS.
 
 mod link;
+mod loops;
 #[cfg(feature = "orchestrator")]
 pub mod orchestrator;
 mod supervisor;

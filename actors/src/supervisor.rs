@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent};
 use tasker_config::Supervision;
+use tasker_guards::panic_if_told;
 use tokio::sync::watch;
 
 use crate::link::Link;
@@ -40,13 +41,20 @@ impl Child {
         let spawn: Spawn = Box::new(move |supervisor| {
             let (actor, arguments, link) = (actor(), arguments(), link.clone());
             Box::pin(async move {
+                let child = Supervised { name, actor };
                 let (reference, _ended) =
-                    Actor::spawn_linked(None, actor, arguments, supervisor).await?;
+                    Actor::spawn_linked(None, child, arguments, supervisor).await?;
                 link.set(reference.clone());
                 Ok(reference.get_cell())
             })
         });
         Self { name, spawn, running: None, restarts: VecDeque::new() }
+    }
+
+    /// What it is called in logs and metrics.
+    #[cfg(test)]
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
     }
 
     /// Takes note of a restart; `false` if the budget is used up.
@@ -56,6 +64,36 @@ impl Child {
         }
         self.restarts.push_back(now);
         self.restarts.len() <= settings.max_restarts as usize
+    }
+}
+
+/// An actor as its supervisor starts it, which builds for the tests can make panic at any message.
+struct Supervised<A> {
+    name: &'static str,
+    actor: A,
+}
+
+impl<A: Actor> Actor for Supervised<A> {
+    type Msg = A::Msg;
+    type State = A::State;
+    type Arguments = A::Arguments;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<A::Msg>,
+        arguments: A::Arguments,
+    ) -> Result<A::State, ActorProcessingErr> {
+        self.actor.pre_start(myself, arguments).await
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<A::Msg>,
+        message: A::Msg,
+        state: &mut A::State,
+    ) -> Result<(), ActorProcessingErr> {
+        panic_if_told(self.name);
+        self.actor.handle(myself, message, state).await
     }
 }
 
@@ -167,7 +205,10 @@ async fn restart(myself: &ActorRef<SupervisorMessage>, state: &mut SupervisorSta
     }
     let child = &mut state.children[index];
     match (child.spawn)(myself.get_cell()).await {
-        Ok(cell) => child.running = Some(cell),
+        Ok(cell) => {
+            child.running = Some(cell);
+            tracing::info!(actor = child.name, "actor runs again");
+        }
         Err(error) => died(myself, state, index, &error.to_string()),
     }
 }

@@ -3,11 +3,14 @@
 //!
 //! Without the feature `mutants` all of them are on and asking for one is a constant.
 //!
-//! The same build has places at which a process can be made to end ([`CrashPoint`]).
+//! The same build has places at which a process can be made to end ([`CrashPoint`]), and others at which
+//! a part of it can be made to panic ([`PANIC_POINTS`]).
 
 mod crash;
+mod panics;
 
 pub use crash::{CrashPoint, pass};
+pub use panics::{CAN_PANIC, PANIC_POINTS, panic_if_told};
 
 /// What keeps the protocol right. Where it stands is found by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

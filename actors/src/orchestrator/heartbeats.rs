@@ -8,12 +8,12 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tasker_config::WorkerSettings;
 use tasker_messages::json::{self, Limits};
 use tasker_messages::{Heartbeat, Hint, Namespace, Queue, WorkerId, subject};
-use tokio::task::JoinSet;
 
 use super::Links;
 use super::dispatch::DispatchMessage;
 use super::node::Node;
 use super::offers::Offered;
+use crate::loops::Loops;
 
 /// Listens to workers.
 pub(crate) struct HeartbeatsActor;
@@ -35,8 +35,7 @@ pub(crate) struct HeartbeatsState {
     /// Whether what workers offer is told at the next sweep: not at each beat, of which there may be
     /// very many at a time.
     offers_changed: bool,
-    /// Ends with the actor.
-    _listener: JoinSet<()>,
+    listener: Loops,
 }
 
 struct Alive {
@@ -72,9 +71,9 @@ impl Actor for HeartbeatsActor {
         (node, links): (Node, Links),
     ) -> Result<HeartbeatsState, ActorProcessingErr> {
         let mut beats = node.bus.subscribe(subject::BEATS, None).await?;
-        let mut listener = JoinSet::new();
+        let mut listener = Loops::default();
         let actor = myself.clone();
-        listener.spawn(async move {
+        listener.spawn("heartbeats.beats", async move {
             while let Some(beat) = beats.next().await {
                 let namespace =
                     beat.subject.rsplit('.').next().and_then(|n| Namespace::new(n).ok());
@@ -92,7 +91,7 @@ impl Actor for HeartbeatsActor {
         myself.send_interval(Duration::from_secs(1), || HeartbeatsMessage::Sweep);
         let (workers, told) = (HashMap::new(), HashMap::new());
         let offers_changed = false;
-        Ok(HeartbeatsState { node, links, workers, told, offers_changed, _listener: listener })
+        Ok(HeartbeatsState { node, links, workers, told, offers_changed, listener })
     }
 
     async fn handle(
@@ -104,6 +103,7 @@ impl Actor for HeartbeatsActor {
         match message {
             HeartbeatsMessage::Beat(namespace, beat) => state.beat(namespace, *beat),
             HeartbeatsMessage::Sweep => {
+                state.listener.all_go_on()?;
                 let silent = state.node.settings.worker.heartbeat() * MISSED_BEATS;
                 let before = state.workers.len();
                 state.workers.retain(|_, alive| alive.seen.elapsed() <= silent);

@@ -76,7 +76,9 @@ impl Orchestrator {
         refresh(&node).await?;
         let links = Links::default();
         let settings = node.settings.supervision.clone();
-        let supervisor = Supervisor::start(children(&node, &links), settings).await?;
+        let arguments = (node.clone(), links.clone());
+        let children = children(&links, move || arguments.clone());
+        let supervisor = Supervisor::start(children, settings).await?;
         Ok(Self { node, links, supervisor })
     }
 
@@ -130,12 +132,11 @@ async fn leave_batches(node: &Node) {
 }
 
 /// The actors in the order of their start: whoever is sent something is there before its sender.
-fn children(node: &Node, links: &Links) -> Vec<Child> {
-    let arguments = |node: &Node, links: &Links| {
-        let (node, links) = (node.clone(), links.clone());
-        move || (node.clone(), links.clone())
-    };
-    let with = || arguments(node, links);
+fn children(
+    links: &Links,
+    arguments: impl Fn() -> (Node, Links) + Clone + Send + Sync + 'static,
+) -> Vec<Child> {
+    let with = || arguments.clone();
     vec![
         Child::new("finalizer", links.finalizer.clone(), || FinalizerActor, with()),
         Child::new("dispatch", links.dispatch.clone(), || DispatchActor, with()),
@@ -156,4 +157,21 @@ fn children(node: &Node, links: &Links) -> Vec<Child> {
         Child::new("reconciler", Link::default(), || ReconcilerActor, with()),
         Child::new("gateway", links.gateway.clone(), || GatewayActor, with()),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Whoever adds an actor adds a place at which it can be made to panic.
+    #[test]
+    fn every_actor_can_be_made_to_panic() {
+        let children = children(&Links::default(), || unreachable!("nothing is started"));
+        let names: BTreeSet<&str> = children.iter().map(Child::name).collect();
+        let points = tasker_guards::PANIC_POINTS.into_iter();
+        let of_actors = points.filter(|p| !p.starts_with("worker_") && !p.contains('.'));
+        assert_eq!(names, of_actors.collect());
+    }
 }

@@ -8,13 +8,13 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tasker_bus::{Bus, Connection, Incoming};
 use tasker_messages::{AttemptFinished, Heartbeat, Hint, Namespace, QueueLoad, json, subject};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 use super::cancelled::Stopped;
 use super::core::{Core, Stage};
 use super::held::HeldSteps;
 use super::judge::{failed, timed_out};
 use super::place::Place;
+use crate::loops::Loops;
 
 /// Gives signs of life.
 pub(crate) struct HeartbeatActor;
@@ -34,7 +34,7 @@ pub(crate) enum HeartbeatMessage {
 /// What the actor keeps in mind: its listeners end with it.
 pub(crate) struct HeartbeatState {
     core: Arc<Core>,
-    listeners: JoinSet<()>,
+    listeners: Loops,
 }
 
 /// Most steps that one heartbeat lists.
@@ -52,9 +52,10 @@ impl Actor for HeartbeatActor {
         myself: ActorRef<HeartbeatMessage>,
         core: Arc<Core>,
     ) -> Result<HeartbeatState, ActorProcessingErr> {
-        let mut listeners = JoinSet::new();
+        let mut listeners = Loops::default();
         listen_to_hints(&mut listeners, &core).await?;
-        listeners.spawn(watch_connection(core.bus.connection(), myself.clone()));
+        let connection = watch_connection(core.bus.connection(), myself.clone());
+        listeners.spawn("worker_heartbeat.connection", connection);
         let settings = &core.settings.worker;
         myself.send_interval(settings.heartbeat(), || HeartbeatMessage::Beat);
         myself.send_interval(settings.progress(), || HeartbeatMessage::Extend);
@@ -71,9 +72,7 @@ impl Actor for HeartbeatActor {
         let core = &state.core;
         match message {
             HeartbeatMessage::Beat => {
-                if state.listeners.try_join_next().is_some() {
-                    return Err("a subscription to hints has ended".into());
-                }
+                state.listeners.all_go_on()?;
                 beat(core, core.settings.worker.heartbeat()).await;
             }
             HeartbeatMessage::Reconnected => beat(core, Duration::ZERO).await,
@@ -85,7 +84,7 @@ impl Actor for HeartbeatActor {
 }
 
 async fn listen_to_hints(
-    listeners: &mut JoinSet<()>,
+    listeners: &mut Loops,
     core: &Arc<Core>,
 ) -> Result<(), ActorProcessingErr> {
     let subjects: Vec<String> = match &core.serves.namespaces {
@@ -95,7 +94,7 @@ async fn listen_to_hints(
     for subject in subjects {
         let mut hints = core.bus.subscribe(&subject, None).await?;
         let core = Arc::clone(core);
-        listeners.spawn(async move {
+        listeners.spawn("worker_heartbeat.hints", async move {
             while let Some(hint) = hints.next().await {
                 heed(&core, &hint);
             }

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tasker_messages::{QueueList, QueueRef, subject};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 use super::core::{Core, Serves, Stage};
 use super::place::Place;
 use super::pull_loop::{PullLoop, Signal};
+use crate::loops::Loops;
 
 /// Decides which queues are pulled.
 pub(crate) struct IntakeActor;
@@ -31,9 +31,9 @@ pub(crate) enum IntakeMessage {
 /// What the intake keeps in mind: its loops end with it.
 pub(crate) struct IntakeState {
     core: Arc<Core>,
-    loops: JoinSet<()>,
+    loops: Loops,
     pulled: HashMap<QueueRef, (Arc<Place>, watch::Sender<Signal>)>,
-    listener: JoinSet<()>,
+    listener: Loops,
     /// Whether the list is being asked for.
     listing: bool,
     listed: Option<Instant>,
@@ -56,16 +56,16 @@ impl Actor for IntakeActor {
         core: Arc<Core>,
     ) -> Result<IntakeState, ActorProcessingErr> {
         let mut news = core.bus.subscribe(subject::QUEUES_CHANGED, None).await?;
-        let mut listener = JoinSet::new();
+        let mut listener = Loops::default();
         let told = myself.clone();
-        listener.spawn(async move {
+        listener.spawn("worker_intake.news", async move {
             while news.next().await.is_some() {
                 if told.cast(IntakeMessage::QueuesChanged).is_err() {
                     return;
                 }
             }
         });
-        let (loops, pulled) = (JoinSet::new(), HashMap::new());
+        let (loops, pulled) = (Loops::default(), HashMap::new());
         let mut state = IntakeState { core, loops, pulled, listener, listing: false, listed: None };
         ask_for_queues(&myself, &mut state);
         myself.send_interval(LOOK, || IntakeMessage::Look);
@@ -103,12 +103,8 @@ fn look(
     myself: &ActorRef<IntakeMessage>,
     state: &mut IntakeState,
 ) -> Result<(), ActorProcessingErr> {
-    if state.listener.try_join_next().is_some() {
-        return Err("the subscription to news of queues has ended".into());
-    }
-    while let Some(ended) = state.loops.try_join_next() {
-        ended.map_err(|error| format!("a pull loop has died: {error}"))?;
-    }
+    state.listener.all_go_on()?;
+    state.loops.none_died()?;
     let due = state.listed.is_none_or(|listed| listed.elapsed() >= REFRESH);
     if due || state.pulled.is_empty() {
         ask_for_queues(myself, state);
@@ -179,7 +175,8 @@ fn pull(state: &mut IntakeState, queues: Vec<QueueRef>) {
         tracing::info!(%queue.namespace, %queue.queue, "pulling queue");
         let place = Arc::new(Place::new(&state.core, queue.clone()));
         let (signal, told) = watch::channel(Signal::default());
-        state.loops.spawn(PullLoop::new(&state.core, Arc::clone(&place), told).run());
+        let pull_loop = PullLoop::new(&state.core, Arc::clone(&place), told);
+        state.loops.spawn("worker_intake.queue", pull_loop.run());
         state.pulled.insert(queue, (place, signal));
     }
     state.core.set_places(state.pulled.values().map(|(place, _)| Arc::clone(place)).collect());

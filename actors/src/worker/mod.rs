@@ -35,7 +35,7 @@ use tasker_messages::InvalidName;
 use tasker_sdk::HandlerRegistry;
 use tokio::sync::watch;
 
-use self::claims::ClaimsActor;
+use self::claims::{ClaimsActor, ClaimsMessage};
 use self::core::{Core, Stage};
 use self::heartbeat::HeartbeatActor;
 use self::intake::IntakeActor;
@@ -85,24 +85,8 @@ impl Worker {
     ) -> Result<Self, WorkerError> {
         let claims = Link::default();
         let core = Arc::new(Core::new(bus, settings, registry, name, claims.clone())?);
-        let [c1, c2, c3, c4, c5] = [0; 5].map(|_| Arc::clone(&core));
-        let children = vec![
-            Child::new(
-                "worker_outcomes",
-                Link::default(),
-                || OutcomesActor,
-                move || Arc::clone(&c1),
-            ),
-            Child::new("worker_claims", claims, || ClaimsActor, move || Arc::clone(&c2)),
-            Child::new(
-                "worker_heartbeat",
-                Link::default(),
-                || HeartbeatActor,
-                move || Arc::clone(&c3),
-            ),
-            Child::new("worker_plans", Link::default(), || PlansActor, move || Arc::clone(&c5)),
-            Child::new("worker_intake", Link::default(), || IntakeActor, move || Arc::clone(&c4)),
-        ];
+        let shared = Arc::clone(&core);
+        let children = children(claims, move || Arc::clone(&shared));
         let supervisor = Supervisor::start(children, core.settings.supervision.clone()).await?;
         tracing::info!(worker = %core.id, name, "worker started");
         Ok(Self { core, supervisor })
@@ -125,5 +109,37 @@ impl Worker {
     pub async fn drain(self) {
         self.core.drain().await;
         self.supervisor.stop(self.core.settings.worker.heartbeat()).await;
+    }
+}
+
+/// The actors in the order of their start: what has been pulled finds all others there.
+fn children(
+    claims: Link<ClaimsMessage>,
+    core: impl Fn() -> Arc<Core> + Clone + Send + Sync + 'static,
+) -> Vec<Child> {
+    let with = || core.clone();
+    vec![
+        Child::new("worker_outcomes", Link::default(), || OutcomesActor, with()),
+        Child::new("worker_claims", claims, || ClaimsActor, with()),
+        Child::new("worker_heartbeat", Link::default(), || HeartbeatActor, with()),
+        Child::new("worker_plans", Link::default(), || PlansActor, with()),
+        Child::new("worker_intake", Link::default(), || IntakeActor, with()),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Whoever adds an actor adds a place at which it can be made to panic.
+    #[test]
+    fn every_actor_can_be_made_to_panic() {
+        let children = children(Link::default(), || unreachable!("nothing is started"));
+        let names: BTreeSet<&str> = children.iter().map(Child::name).collect();
+        let points = tasker_guards::PANIC_POINTS.into_iter();
+        let of_actors = points.filter(|p| p.starts_with("worker_") && !p.contains('.'));
+        assert_eq!(names, of_actors.collect());
     }
 }

@@ -8,11 +8,11 @@ use std::time::Duration;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::Receiver;
-use tokio::task::JoinSet;
 
 use super::core::Core;
 use super::outbox::Finished;
 use super::report::{Report, deliver};
+use crate::loops::Loops;
 
 /// Reports finished attempts.
 pub(crate) struct OutcomesActor;
@@ -25,7 +25,7 @@ pub(crate) enum OutcomesMessage {
 
 /// What the actor keeps in mind: its gatherer ends with it.
 pub(crate) struct OutcomesState {
-    gatherer: JoinSet<()>,
+    gatherer: Loops,
 }
 
 impl Actor for OutcomesActor {
@@ -38,8 +38,8 @@ impl Actor for OutcomesActor {
         myself: ActorRef<OutcomesMessage>,
         core: Arc<Core>,
     ) -> Result<OutcomesState, ActorProcessingErr> {
-        let mut gatherer = JoinSet::new();
-        gatherer.spawn(gather(core));
+        let mut gatherer = Loops::default();
+        gatherer.spawn("worker_outcomes.gatherer", gather(core));
         myself.send_interval(Duration::from_secs(1), || OutcomesMessage::Check);
         Ok(OutcomesState { gatherer })
     }
@@ -50,10 +50,7 @@ impl Actor for OutcomesActor {
         OutcomesMessage::Check: OutcomesMessage,
         state: &mut OutcomesState,
     ) -> Result<(), ActorProcessingErr> {
-        match state.gatherer.try_join_next() {
-            None => Ok(()),
-            Some(ended) => Err(format!("the gatherer of outcomes has ended: {ended:?}").into()),
-        }
+        state.gatherer.all_go_on()
     }
 }
 

@@ -13,13 +13,13 @@ use tasker_messages::{
 };
 use tasker_sdk::{ContextParts, StepContext, StepError};
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::core::{Core, Stage};
 use super::execute::{call, look_up};
 use super::judge::{Ending, failed, judge, panicked};
 use super::plan_backend::PlanBackend;
+use crate::loops::Loops;
 
 /// Analyzers that one worker runs at a time for plans, beside its slots; a plan that meets more of them
 /// goes to another worker.
@@ -36,7 +36,7 @@ pub(crate) enum PlansMessage {
 
 /// What the actor keeps in mind: its listeners end with it.
 pub(crate) struct PlansState {
-    listeners: JoinSet<()>,
+    listeners: Loops,
 }
 
 impl Actor for PlansActor {
@@ -49,7 +49,7 @@ impl Actor for PlansActor {
         myself: ActorRef<PlansMessage>,
         core: Arc<Core>,
     ) -> Result<PlansState, ActorProcessingErr> {
-        let mut listeners = JoinSet::new();
+        let mut listeners = Loops::default();
         let permits = Arc::new(Semaphore::new(MAX_PLANS));
         for queue in &core.serves.queues {
             let subjects: Vec<String> = match &core.serves.namespaces {
@@ -58,7 +58,8 @@ impl Actor for PlansActor {
             };
             for subject in subjects {
                 let requests = core.bus.subscribe(&subject, Some(subject::PLANNERS)).await?;
-                listeners.spawn(listen(requests, Arc::clone(&core), Arc::clone(&permits)));
+                let listener = listen(requests, Arc::clone(&core), Arc::clone(&permits));
+                listeners.spawn("worker_plans.requests", listener);
             }
         }
         myself.send_interval(Duration::from_secs(1), || PlansMessage::Check);
@@ -71,11 +72,7 @@ impl Actor for PlansActor {
         PlansMessage::Check: PlansMessage,
         state: &mut PlansState,
     ) -> Result<(), ActorProcessingErr> {
-        match state.listeners.try_join_next() {
-            None => Ok(()),
-            Some(Ok(())) => Err("a subscription to plans has ended".into()),
-            Some(Err(error)) => Err(format!("a listener to plans has died: {error}").into()),
-        }
+        state.listeners.all_go_on()
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use ractor::ActorProcessingErr;
 use tasker_bus::{Bus, BusError, Incoming, Subscription};
 use tasker_messages::subject::{self, Request};
 use tasker_messages::{Refusal, code};
 use tokio::sync::{Semaphore, watch};
-use tokio::task::{JoinError, JoinSet};
 
 use super::requests::route;
+use crate::loops::Loops;
 use crate::orchestrator::Links;
 use crate::orchestrator::finalizer::FinalizerMessage;
 use crate::orchestrator::node::Node;
@@ -20,13 +21,13 @@ const MAX_WAITING_REQUESTS: u32 = 10_000;
 
 /// Everything that listens. Dropped, it ends at once.
 pub(super) struct Listeners {
-    tasks: JoinSet<()>,
+    loops: Loops,
     ending: watch::Sender<bool>,
 }
 
 impl Listeners {
     pub(super) fn new() -> Self {
-        Self { tasks: JoinSet::new(), ending: watch::Sender::new(false) }
+        Self { loops: Loops::default(), ending: watch::Sender::new(false) }
     }
 
     /// Becomes `true` when nothing more is to be taken.
@@ -34,20 +35,24 @@ impl Listeners {
         self.ending.subscribe()
     }
 
-    pub(super) fn spawn(&mut self, listener: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.spawn(listener);
+    pub(super) fn spawn(
+        &mut self,
+        name: &'static str,
+        listener: impl Future<Output = ()> + Send + 'static,
+    ) {
+        self.loops.spawn(name, listener);
     }
 
-    /// A listener that has ended, though nobody asked for it, and why.
-    pub(super) fn ended(&mut self) -> Option<Result<(), JoinError>> {
-        self.tasks.try_join_next()
+    /// An error if a listener has ended, though nobody asked for it.
+    pub(super) fn all_go_on(&mut self) -> Result<(), ActorProcessingErr> {
+        self.loops.all_go_on()
     }
 
     /// Takes nothing more, and returns when all that has arrived is answered, but for those who wait for
     /// the end of a task: they ask again.
     pub(super) async fn end(mut self) {
         self.ending.send_replace(true);
-        while let Some(ended) = self.tasks.join_next().await {
+        while let Some(ended) = self.loops.next_end().await {
             if let Err(error) = ended {
                 tracing::warn!(%error, "a listener has died");
             }
@@ -67,7 +72,7 @@ impl Listeners {
         let waits = kind == Request::TaskWait;
         let most = if waits { MAX_WAITING_REQUESTS } else { MAX_REQUESTS };
         let permits = Arc::new(Semaphore::new(most as usize));
-        self.tasks.spawn(async move {
+        self.loops.spawn("gateway.requests", async move {
             while let Some(incoming) = requests.next().await {
                 let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
                 let (node, links) = (node.clone(), links.clone());
@@ -87,7 +92,7 @@ impl Listeners {
     pub(super) async fn events(&mut self, node: &Node, links: &Links) -> Result<(), BusError> {
         let mut events = self.subscribe(&node.bus, subject::TASK_EVENTS, None).await?;
         let links = links.clone();
-        self.tasks.spawn(async move {
+        self.loops.spawn("gateway.events", async move {
             while let Some(event) = events.next().await {
                 if let Some(Ok(id)) = event.subject.rsplit('.').next().map(str::parse) {
                     links.finalizer.cast(FinalizerMessage::Announced(id));
@@ -102,7 +107,7 @@ impl Listeners {
         let group = Some(subject::ORCHESTRATORS);
         let mut requests = self.subscribe(bus, subject::QUEUES_LIST, group).await?;
         let bus = bus.clone();
-        self.tasks.spawn(async move {
+        self.loops.spawn("gateway.queue_lists", async move {
             while let Some(request) = requests.next().await {
                 let queues = bus.work_durables().await.map(|queues| tasker_messages::QueueList {
                     queues: queues

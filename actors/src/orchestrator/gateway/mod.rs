@@ -57,13 +57,17 @@ impl Actor for GatewayActor {
         let commands =
             node.bus.pull(subject::CONTROL_STREAM, subject::BATCH_DURABLE, PullOptions::default());
         let ending = listeners.ending();
-        listeners.spawn(pull(commands, ending, move |delivery| take_command(&l, delivery)));
+        listeners.spawn(
+            "gateway.commands",
+            pull(commands, ending, move |delivery| take_command(&l, delivery)),
+        );
         let submitted =
             node.bus.pull(subject::SUBMIT_STREAM, subject::SUBMIT_DURABLE, PullOptions::default());
         let ending = listeners.ending();
-        listeners.spawn(pull(submitted, ending, move |delivery| {
-            take_enqueued(&n, &links, delivery);
-        }));
+        listeners.spawn(
+            "gateway.submissions",
+            pull(submitted, ending, move |delivery| take_enqueued(&n, &links, delivery)),
+        );
         myself.send_interval(Duration::from_secs(1), || GatewayMessage::Check);
         Ok(GatewayState { listeners })
     }
@@ -75,11 +79,7 @@ impl Actor for GatewayActor {
         state: &mut GatewayState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            GatewayMessage::Check => match state.listeners.ended() {
-                None => Ok(()),
-                Some(Ok(())) => Err("a subscription has ended".into()),
-                Some(Err(error)) => Err(format!("a listener has died: {error}").into()),
-            },
+            GatewayMessage::Check => state.listeners.all_go_on(),
             GatewayMessage::End(answered) => {
                 let listeners = std::mem::replace(&mut state.listeners, Listeners::new());
                 tokio::spawn(async move {
