@@ -51,6 +51,12 @@ impl Loops {
     pub(crate) async fn next_end(&mut self) -> Option<Result<(), JoinError>> {
         self.tasks.join_next().await
     }
+
+    /// Leaves them to themselves: they know when to end.
+    #[cfg(feature = "worker")]
+    pub(crate) fn leave(&mut self) {
+        self.tasks.detach_all();
+    }
 }
 
 fn died(error: &JoinError) -> ActorProcessingErr {

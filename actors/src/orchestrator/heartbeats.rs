@@ -31,12 +31,15 @@ pub(crate) struct HeartbeatsState {
     node: Node,
     links: Links,
     workers: HashMap<(WorkerId, Namespace), Alive>,
-    told: HashMap<(Namespace, Queue), u32>,
+    told: Slots,
     /// Whether what workers offer is told at the next sweep: not at each beat, of which there may be
     /// very many at a time.
     offers_changed: bool,
     listener: Loops,
 }
+
+/// How many slots each queue has.
+type Slots = HashMap<(Namespace, Queue), u32>;
 
 struct Alive {
     seen: Instant,
@@ -111,7 +114,7 @@ impl Actor for HeartbeatsActor {
                     state.offers_changed = false;
                     state.tell_offers();
                 }
-                state.tell_slots();
+                state.tell_slots(true);
             }
         }
         Ok(())
@@ -154,7 +157,7 @@ impl HeartbeatsState {
             alive.recorded = Some(now);
         }
         self.offers_changed |= offers_more;
-        self.tell_slots();
+        self.tell_slots(false);
         if record || !beat.running.is_empty() {
             store_beat(&self.node, namespace, beat, record);
         }
@@ -177,23 +180,32 @@ impl HeartbeatsState {
         self.node.offers.replace(offers);
     }
 
-    /// Tells dispatch how many slots each queue has, where that has changed.
-    fn tell_slots(&mut self) {
-        let mut slots: HashMap<(Namespace, Queue), u32> =
-            self.told.keys().map(|key| (key.clone(), 0)).collect();
-        for ((_, namespace), alive) in &self.workers {
-            for (queue, n) in &alive.slots {
-                *slots.entry((namespace.clone(), queue.clone())).or_default() += n;
-            }
-        }
-        for (key, n) in &slots {
-            if self.told.get(key) != Some(n) {
-                let (namespace, queue) = key.clone();
-                self.links.dispatch.cast(DispatchMessage::Slots(namespace, queue, *n));
-            }
+    /// Tells dispatch how many slots each queue has: where that has changed, or of all of them, since a
+    /// dispatch that was started anew knows of none.
+    fn tell_slots(&mut self, all: bool) {
+        let slots = count_slots(&self.told, &self.workers);
+        for ((namespace, queue), n) in news(&self.told, &slots, all) {
+            self.links.dispatch.cast(DispatchMessage::Slots(namespace, queue, n));
         }
         self.told = slots;
     }
+}
+
+/// The slots of each queue. One that was known and that nobody serves any more has none.
+fn count_slots(known: &Slots, workers: &HashMap<(WorkerId, Namespace), Alive>) -> Slots {
+    let mut slots: Slots = known.keys().map(|key| (key.clone(), 0)).collect();
+    for ((_, namespace), alive) in workers {
+        for (queue, n) in &alive.slots {
+            *slots.entry((namespace.clone(), queue.clone())).or_default() += n;
+        }
+    }
+    slots
+}
+
+/// What is to be told: what has changed, or everything.
+fn news(told: &Slots, slots: &Slots, all: bool) -> Slots {
+    let is_new = |(key, n): &(&(Namespace, Queue), &u32)| all || told.get(*key) != Some(*n);
+    slots.iter().filter(is_new).map(|(key, n)| (key.clone(), *n)).collect()
 }
 
 /// Tells a worker to take nothing more. A hint that is lost is repeated when the worker's next heartbeat
@@ -224,4 +236,44 @@ fn store_beat(node: &Node, namespace: Namespace, beat: Heartbeat, record: bool) 
             tracing::warn!(%error, worker = beat.name, "a heartbeat could not be stored");
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dispatch_is_told_what_is_new_and_now_and_then_everything() {
+        let worker = |id: u128, name: &str, slots| {
+            let queue = Queue::new("default").expect("a name");
+            let alive = Alive {
+                seen: Instant::now(),
+                recorded: None,
+                draining: (false, false),
+                slots: vec![(queue, slots)],
+                callables: Vec::new(),
+                resolves: false,
+            };
+            let id = WorkerId::from_uuid(uuid::Uuid::from_u128(id));
+            ((id, Namespace::new(name).expect("a name")), alive)
+        };
+        let told = |told: &Slots, workers, all| {
+            let slots = count_slots(told, &workers);
+            let mut news: Vec<(String, u32)> = news(told, &slots, all)
+                .into_iter()
+                .map(|(key, n)| (key.0.to_string(), n))
+                .collect();
+            news.sort();
+            (news, slots)
+        };
+        let row = |name: &str, n| (name.to_owned(), n);
+        let two = HashMap::from([worker(1, "a", 4), worker(2, "a", 8), worker(1, "b", 4)]);
+        let (first, known) = told(&Slots::new(), two, false);
+        assert_eq!(first, [row("a", 12), row("b", 4)]);
+        let one = || HashMap::from([worker(2, "a", 8)]);
+        let (changed, known) = told(&known, one(), false);
+        assert_eq!(changed, [row("a", 8), row("b", 0)]);
+        assert_eq!(told(&known, one(), false).0, []);
+        assert_eq!(told(&known, one(), true).0, [row("a", 8), row("b", 0)]);
+    }
 }

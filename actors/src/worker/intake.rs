@@ -1,6 +1,6 @@
 //! Decides which queues are pulled. Told by the orchestrators' list of queues and by news of it;
-//! emits pull loops. What is lost when it dies: what was delivered and not yet taken in comes back
-//! after `ack_wait`; running steps go on.
+//! emits pull loops. What is lost when it dies: nothing; its loops take in what was delivered, and end.
+//! What a loop has that dies itself comes back after `ack_wait`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,7 +28,8 @@ pub(crate) enum IntakeMessage {
     Listed(Option<Vec<QueueRef>>),
 }
 
-/// What the intake keeps in mind: its loops end with it.
+/// What the intake keeps in mind. Its listener ends with it; its loops end as those of queues that are
+/// gone do, beside those of the next intake.
 pub(crate) struct IntakeState {
     core: Arc<Core>,
     loops: Loops,
@@ -37,6 +38,15 @@ pub(crate) struct IntakeState {
     /// Whether the list is being asked for.
     listing: bool,
     listed: Option<Instant>,
+}
+
+impl Drop for IntakeState {
+    fn drop(&mut self) {
+        for (_, signal) in self.pulled.values() {
+            signal.send_modify(|signal| signal.stop = true);
+        }
+        self.loops.leave();
+    }
 }
 
 /// How often the loops are looked after; while the worker knows of no queue, also how often the
@@ -206,5 +216,22 @@ mod tests {
         let some = serves(Some(&["b", "c"]), &["default", "gpu"]);
         assert_eq!(choose(&some, exist()), [queue("b", "default")]);
         assert_eq!(named(&some).map(|queues| queues.len()), Some(4));
+    }
+    #[tokio::test]
+    async fn loops_outlive_their_intake_and_are_told_to_end() {
+        let core = super::super::fixture::core(|_| {}).await;
+        let queue = super::super::fixture::queue();
+        let (signal, mut told) = watch::channel(Signal::default());
+        let (ended, has_ended) = tokio::sync::oneshot::channel();
+        let mut loops = Loops::default();
+        loops.spawn("worker_intake.queue", async move {
+            let stopped = told.wait_for(|signal| signal.stop).await.is_ok();
+            let _nobody_waits = ended.send(stopped);
+        });
+        let place = Arc::new(Place::new(&core, queue.clone()));
+        let pulled = HashMap::from([(queue, (place, signal))]);
+        let listener = Loops::default();
+        drop(IntakeState { core, loops, pulled, listener, listing: false, listed: None });
+        assert_eq!(has_ended.await, Ok(true));
     }
 }

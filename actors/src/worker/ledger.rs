@@ -1,8 +1,10 @@
 //! How much the worker has asked for, and how much more it may.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
+
+use super::core::Core;
 
 /// What the decision how much to ask for rests on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,6 +179,34 @@ impl Ledger {
     }
 }
 
+/// The slot of a delivery that has come, until its hold has it: given back if there never is one, also
+/// if the loop that took it in ends in between.
+pub(crate) struct Seat {
+    core: Arc<Core>,
+    booked: bool,
+}
+
+impl Seat {
+    /// A delivery has come.
+    pub(crate) fn take(core: &Arc<Core>) -> Self {
+        core.ledger.take();
+        Self { core: Arc::clone(core), booked: true }
+    }
+
+    /// A hold gives it back from now on.
+    pub(crate) fn pass_on(mut self) {
+        self.booked = false;
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if self.booked {
+            self.core.ledger.give();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -253,6 +283,17 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_seat_is_given_back_unless_a_hold_has_it() {
+        let core = super::super::fixture::core(|_| {}).await;
+        let seat = Seat::take(&core);
+        assert_eq!(core.ledger.busy(), 1);
+        drop(seat);
+        assert_eq!(core.ledger.busy(), 0);
+        Seat::take(&core).pass_on();
+        assert_eq!(core.ledger.busy(), 1);
     }
 
     #[test]

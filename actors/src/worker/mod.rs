@@ -11,6 +11,8 @@ mod claims;
 mod core;
 mod drain;
 mod execute;
+#[cfg(test)]
+mod fixture;
 mod heartbeat;
 mod held;
 mod intake;

@@ -1,3 +1,4 @@
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tasker_config::WorkerSettings;
@@ -6,6 +7,7 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::held::Hold;
 use super::place::Place;
+use super::report::Report;
 
 /// An outcome on its way to the orchestrator.
 pub(crate) struct Finished {
@@ -18,13 +20,23 @@ pub(crate) struct Finished {
     pub(crate) room: OwnedSemaphorePermit,
 }
 
+/// Outcomes on their way into reports.
+pub(crate) struct Gathered {
+    pub(crate) receiver: mpsc::Receiver<Finished>,
+    /// Taken in, to become reports together.
+    pub(crate) set: Vec<Finished>,
+    /// Made, and not sent yet.
+    pub(crate) reports: VecDeque<Report>,
+}
+
 /// Outcomes that wait to be reported. Bounded in number and bytes: when it is full, finished steps
 /// keep their slots, so that nothing more is pulled.
 ///
 /// Both ends live as long as the worker, so that nothing is lost with an actor.
 pub(crate) struct Outbox {
     sender: mpsc::Sender<Finished>,
-    pub(crate) receiver: Mutex<mpsc::Receiver<Finished>>,
+    /// Whoever gathers holds it; what it has gathered is the next one's.
+    pub(crate) gathered: Mutex<Gathered>,
     room: Arc<Semaphore>,
     capacity: u32,
     /// One permit per report without an answer.
@@ -40,11 +52,17 @@ impl Outbox {
             u32::try_from(capacity).unwrap_or(u32::MAX).min(Semaphore::MAX_PERMITS as u32);
         Self {
             sender,
-            receiver: Mutex::new(receiver),
+            gathered: Mutex::new(Gathered { receiver, set: Vec::new(), reports: VecDeque::new() }),
             room: Arc::new(Semaphore::new(capacity as usize)),
             capacity,
             unanswered: Arc::new(Semaphore::new(settings.max_unanswered as usize)),
         }
+    }
+
+    /// Outcomes that nobody has gathered yet.
+    #[cfg(test)]
+    pub(crate) fn ungathered(&self) -> usize {
+        self.sender.max_capacity() - self.sender.capacity()
     }
 
     /// Hands an outcome over; waits while there is no room, with the slot still booked.

@@ -10,7 +10,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::Receiver;
 
 use super::core::Core;
-use super::outbox::Finished;
+use super::outbox::{Finished, Gathered};
 use super::report::{Report, deliver};
 use crate::loops::Loops;
 
@@ -56,27 +56,28 @@ impl Actor for OutcomesActor {
 
 /// Makes reports of what is finished: at once when nothing is being reported, larger ones under
 /// load. At most `max_unanswered` reports are without an answer.
+///
+/// It may end at any await: whatever it has is in the outbox then, and nowhere else.
 async fn gather(core: Arc<Core>) {
     let settings = &core.settings.worker;
     let most = settings.gather_max as usize;
-    let mut receiver = core.outbox.receiver.lock().await;
-    let mut set = Vec::with_capacity(most);
+    let mut gathered = core.outbox.gathered.lock().await;
+    let Gathered { receiver, set, reports } = &mut *gathered;
     loop {
-        let mut permit = Some(acquire(&core).await);
-        if receiver.recv_many(&mut set, most).await == 0 {
-            return;
+        let unanswered = acquire(&core).await;
+        if reports.is_empty() {
+            if set.is_empty() && receiver.recv_many(set, most).await == 0 {
+                return;
+            }
+            let in_flight =
+                settings.max_unanswered as usize - 1 > core.outbox.unanswered.available_permits();
+            if in_flight {
+                let limits = (most, settings.gather_bytes, settings.gather());
+                gather_more(receiver, set, limits).await;
+            }
+            reports.extend(Report::sort(set.drain(..), settings.gather_bytes));
         }
-        let in_flight =
-            settings.max_unanswered as usize - 1 > core.outbox.unanswered.available_permits();
-        if in_flight {
-            let limits = (most, settings.gather_bytes, settings.gather());
-            gather_more(&mut receiver, &mut set, limits).await;
-        }
-        for report in Report::sort(set.drain(..), settings.gather_bytes) {
-            let unanswered = match permit.take() {
-                Some(permit) => permit,
-                None => acquire(&core).await,
-            };
+        if let Some(report) = reports.pop_front() {
             tokio::spawn(deliver(Arc::clone(&core), report, unanswered));
         }
     }
@@ -108,5 +109,66 @@ async fn gather_more(
             Ok(n) if n > 0 => bytes += set[before..].iter().map(|f| f.bytes).sum::<usize>(),
             _ => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tasker_messages::{AttemptFinished, StepKind};
+    use tasker_sdk::StepError;
+    use tokio::task::{JoinHandle, yield_now};
+
+    use super::super::fixture;
+    use super::super::judge::failed;
+    use super::*;
+
+    async fn finish(core: &Arc<Core>, step: u128) {
+        let item = fixture::item(step);
+        let attempt = AttemptFinished {
+            step_id: item.step_id,
+            attempt: item.attempt,
+            dispatch_seq: item.dispatch_seq,
+            kind: StepKind::Standard,
+            has_schema: false,
+            has_events: false,
+            execution_ms: 1,
+            outcome: failed(StepError::permanent("FAILED", "on purpose")),
+        };
+        let (place, hold) = (fixture::place(core), fixture::hold(core, step));
+        core.outbox.push(attempt, place, item.node, hold).await;
+    }
+
+    /// A gatherer that has taken in all there is, ended at what it waits for.
+    async fn end(core: &Core, gatherer: JoinHandle<()>) -> (usize, usize) {
+        while core.outbox.ungathered() > 0 {
+            yield_now().await;
+        }
+        gatherer.abort();
+        assert!(gatherer.await.is_err_and(|error| error.is_cancelled()));
+        let gathered = core.outbox.gathered.lock().await;
+        (gathered.set.len(), gathered.reports.len())
+    }
+
+    #[tokio::test]
+    async fn what_was_gathered_outlives_the_gatherer() {
+        let core = fixture::core(|worker| {
+            (worker.max_unanswered, worker.gather_ms) = (2, 60_000);
+        })
+        .await;
+        // A report is on its way: others gather.
+        let unanswered = acquire(&core).await;
+        let gatherer = tokio::spawn(gather(Arc::clone(&core)));
+        finish(&core, 1).await;
+        assert_eq!(end(&core, gatherer).await, (1, 0));
+        // Two that do not fit into one report: the second one waits until the first is answered.
+        drop(unanswered);
+        let core = fixture::core(|worker| {
+            (worker.max_unanswered, worker.gather_bytes) = (1, 200);
+        })
+        .await;
+        finish(&core, 1).await;
+        finish(&core, 2).await;
+        let gatherer = tokio::spawn(gather(Arc::clone(&core)));
+        assert_eq!(end(&core, gatherer).await, (0, 1));
     }
 }

@@ -14,7 +14,7 @@ use super::claims::{Asking, ClaimsMessage};
 use super::core::{Core, Stage};
 use super::execute::{Step, run_step};
 use super::held::{Admitted, HeldSteps};
-use super::ledger::Ask;
+use super::ledger::{Ask, Seat};
 use super::place::Place;
 use super::retry::BackOff;
 
@@ -65,7 +65,7 @@ impl Consumer {
     }
 }
 
-/// The loop of one queue. Dropped at whatever point, it gives its credit back to the ledger.
+/// The loop of one queue. Dropped at whatever point, it gives back to the ledger what it has of it.
 pub(crate) struct PullLoop {
     core: Arc<Core>,
     place: Arc<Place>,
@@ -213,7 +213,7 @@ impl PullLoop {
     async fn follow(&mut self, event: PullEvent) {
         match event {
             PullEvent::Message(delivery) => {
-                self.core.ledger.take();
+                let seat = Seat::take(&self.core);
                 self.credit = self.credit.saturating_sub(1);
                 self.note_silence();
                 self.backlog = delivery.pending;
@@ -223,7 +223,7 @@ impl PullLoop {
                     self.consumer.created_unix_nanos = None;
                     self.look_at_stream().await;
                 }
-                self.take_in(delivery).await;
+                self.take_in(delivery, seat).await;
             }
             PullEvent::CreditReturned(_) => {
                 self.backlog = 0;
@@ -240,18 +240,18 @@ impl PullLoop {
         }
     }
 
-    /// Decides what is to be done with a delivery. A slot is already booked for it.
-    async fn take_in(&mut self, delivery: Delivery) {
+    /// Decides what is to be done with a delivery.
+    async fn take_in(&mut self, delivery: Delivery, seat: Seat) {
         let core = &self.core;
         core.meters.deliveries.increment(1);
-        let Some(item) = self.read(&delivery).await else { return core.ledger.give() };
+        let Some(item) = self.read(&delivery).await else { return };
         if item.limited {
             // What waits comes when others have ended, perhaps to another worker: slots are not kept
             // for it.
             self.backlog = 0;
         }
         if core.cancelled.has_task(&self.place.namespace, &item) {
-            core.ledger.give();
+            drop(seat);
             return delivery.handle.ack().await;
         }
         let redelivered = delivery.num_delivered > 1;
@@ -265,9 +265,12 @@ impl PullLoop {
                 .is_some_and(|created| delivery.published_unix_nanos <= created);
         let ack = Some(delivery.handle);
         let hold = match HeldSteps::admit(core, &self.place, &item, ack, must_claim) {
-            Admitted::New(hold) => hold,
+            Admitted::New(hold) => {
+                seat.pass_on();
+                hold
+            }
             Admitted::Known(needless) => {
-                core.ledger.give();
+                drop(seat);
                 if let Some(ack) = needless {
                     ack.ack().await;
                 }
