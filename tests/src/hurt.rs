@@ -110,13 +110,16 @@ fn to_be_hurt(
     around: Around,
 ) -> anyhow::Result<Cluster> {
     let tool = Tool::find()?;
-    let ledger = scratch.path().join("ledger");
-    fs::create_dir(&ledger)?;
+    let folder = |name: &str| {
+        let path = scratch.path().join(name);
+        fs::create_dir(&path).map(|()| path.display().to_string())
+    };
     let mut arguments = Cluster::arguments(2, 3, scratch.path());
     arguments.extend(["--restart-ms", "200"].map(str::to_owned));
-    // The latter is for builds that have crash points.
-    environment.push(("TASKER_CHAOS_LEDGER", ledger.display().to_string()));
+    environment.push(("TASKER_CHAOS_LEDGER", folder("ledger")?));
+    // These are for builds that have such points.
     environment.push(("TASKER_CRASH", scratch.path().join("crash").display().to_string()));
+    environment.push(("TASKER_PANICS", folder("panics")?));
     let runs = around.installed.as_ref().map_or(&tool, Installed::tool);
     let dev = Dev::ephemeral(runs, &arguments, &environment, scratch.path())?;
     Ok(Cluster::of(dev, tool, scratch, around))

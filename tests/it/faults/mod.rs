@@ -1,4 +1,4 @@
-//! Faults under the standard load: F0 to F24 of the catalogue in `docs/faults.md`, each a trial that
+//! Faults under the standard load: F0 to F26 of the catalogue in `docs/faults.md`, each a trial that
 //! ends with `tasker verify`, the ledger of what ran, and the formula of each result.
 
 mod bus;
@@ -13,6 +13,7 @@ mod ledger;
 mod load;
 mod messages;
 mod overload;
+mod panics;
 mod partitions;
 mod processes;
 mod results;
