@@ -18,5 +18,6 @@ mod partitions;
 mod processes;
 mod results;
 mod soak;
+mod starved;
 mod trial;
 mod versions;
