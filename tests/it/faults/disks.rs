@@ -16,11 +16,15 @@ const FULL: Duration = Duration::from_secs(10);
 /// From the moment when there is room again until work is accepted and done.
 const RESUMED: Duration = Duration::from_secs(30);
 
+/// What servers say of a full disk. A file that nats-server cannot make is only missing later.
+const COMPLAINTS: [&str; 2] = ["no space left", "critical write error"];
+
 /// How often a server has complained so far.
 fn complaints(cluster: &Cluster, log: &str) -> anyhow::Result<usize> {
     let path = data_dir(cluster).join("logs").join(log);
     let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    Ok(text.to_lowercase().matches("no space left").count())
+    let text = text.to_lowercase();
+    Ok(COMPLAINTS.iter().map(|complaint| text.matches(complaint).count()).sum())
 }
 
 async fn fill_again_and_again(
