@@ -1,4 +1,5 @@
 use sqlx::migrate::MigrateError;
+use sqlx::postgres::PgDatabaseError;
 use tasker_messages::TemplateId;
 
 use crate::pool;
@@ -28,9 +29,9 @@ pub enum StoreError {
     Migrate(#[from] MigrateError),
     /// Somebody has used a table for so long that it could not be changed.
     #[error(
-        "migration: a table or the migrator's lock was in use whenever it was tried; the oldest transaction \
-         is that of process {pid} ({name}), {seconds} s old: wait for it, or end it (`select \
-         pg_terminate_backend({pid})`), and run `tasker migrate` again"
+        "migration: a table or the migrator's lock was in use whenever it was tried. If no other `tasker \
+         migrate` is at work, it is in the way of a transaction; the oldest one is that of process {pid} \
+         ({name}), {seconds} s old. Wait for it, or end it, and run `tasker migrate` again"
     )]
     Locked {
         /// Its process of Postgres.
@@ -43,7 +44,7 @@ pub enum StoreError {
     /// The schema is older than this build can do with.
     #[error(
         "the database has schema version {applied}, and this build needs {required}: run `tasker migrate` \
-         of this release first"
+         of this release first, with `--contract` if it says that a step is left"
     )]
     OldSchema {
         /// The last step that has been applied.
@@ -81,19 +82,24 @@ pub enum StoreError {
 }
 
 /// SQLSTATE classes and codes that say "not now" rather than "not like this".
-const TRANSIENT: [&str; 7] = ["40", "53", "57", "58", "08", "55P03", CHANGED_RESULT];
+const TRANSIENT: [&str; 6] = ["40", "53", "57", "58", "08", "55P03"];
 
 /// "cached plan must not change result type": a migration has changed a column that a statement returns,
-/// after this connection had prepared it. No statement of ours fails in another way with this code.
-const CHANGED_RESULT: &str = "0A000";
+/// after this connection had prepared it. The code is that of everything that Postgres cannot do, so the
+/// function of Postgres that says so is looked at as well (`plancache.c`).
+const CHANGED_RESULT: (&str, &str) = ("0A000", "RevalidateCachedQuery");
+
+fn has_changed_result(error: &sqlx::Error) -> bool {
+    let error = error.as_database_error().and_then(|e| e.try_downcast_ref::<PgDatabaseError>());
+    error.is_some_and(|e| (e.code(), e.routine()) == (CHANGED_RESULT.0, Some(CHANGED_RESULT.1)))
+}
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        let error = StoreError::Statement(error);
-        if error.sqlstate().as_deref() == Some(CHANGED_RESULT) {
+        if has_changed_result(&error) {
             pool::forget_statements();
         }
-        error
+        StoreError::Statement(error)
     }
 }
 
@@ -125,7 +131,8 @@ impl StoreError {
     /// Whether two transactions got in each other's way, or the schema changed between preparing a statement
     /// and running it, so that running again at once is right.
     pub(crate) fn is_conflict(&self) -> bool {
-        matches!(self.sqlstate().as_deref(), Some("40P01" | "40001" | CHANGED_RESULT))
+        matches!(self.sqlstate().as_deref(), Some("40P01" | "40001"))
+            || matches!(self, StoreError::Statement(error) if has_changed_result(error))
     }
 
     fn sqlstate(&self) -> Option<String> {
@@ -142,6 +149,7 @@ impl StoreError {
 
 fn is_transient(error: &sqlx::Error) -> bool {
     match error {
+        _ if has_changed_result(error) => true,
         sqlx::Error::Io(_)
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed

@@ -24,6 +24,9 @@ static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
     migrations
 });
 
+/// Where the migrator keeps its list of steps: it does not say in which schema. By default a role whose name
+/// is that of a schema would look there first, once that schema has been made.
+const LIST_IN: [(&str, &str); 1] = [("search_path", "public")];
 /// How long a step waits for a table. Whoever wants the same table waits behind it meanwhile, which must
 /// be shorter than `database.lock_timeout_ms`.
 const LOCK_WAIT: &str = "set lock_timeout = '1s'";
@@ -132,16 +135,19 @@ pub(crate) async fn migrate_with(
     settings: &Database,
     contract: bool,
 ) -> Result<Migrated, StoreError> {
-    let options = address::options(settings)?.application_name("tasker migrate");
+    let options = address::options(settings)?.application_name("tasker migrate").options(LIST_IN);
     let pool = PgPoolOptions::new()
         .max_connections(1)
         .acquire_timeout(Duration::from_secs(30))
         .connect_with(options)
         .await?;
     let begun = Instant::now();
+    // Whether contract steps are applied as well. Known from the first look at the database on: one that
+    // was new then is not in use when a step is tried again.
+    let mut everything = contract.then_some(true);
     let migrated = loop {
         let mut connection = pool.acquire().await?;
-        let result = migrate_once(migrations, &mut connection, contract).await;
+        let result = migrate_once(migrations, &mut connection, &mut everything).await;
         let result = match result {
             Err(error) if error.is_in_the_way() && begun.elapsed() < PATIENCE => Ok(None),
             Err(error) if error.is_in_the_way() => Err(locked(&mut connection, error).await),
@@ -166,7 +172,7 @@ async fn close(connection: PoolConnection<Postgres>) {
 async fn migrate_once(
     migrations: &Migrator,
     connection: &mut PgConnection,
-    contract: bool,
+    everything: &mut Option<bool>,
 ) -> Result<Migrated, StoreError> {
     sqlx::query(LOCK_WAIT).execute(&mut *connection).await?;
     // Before anything is read, so that two of these go one after the other.
@@ -178,7 +184,7 @@ async fn migrate_once(
     }
     let is_pending =
         |step: &&Migration| !applied.iter().any(|(version, _)| *version == step.version);
-    let everything = contract || applied.is_empty();
+    let everything = *everything.get_or_insert(applied.is_empty());
     let mut upto = schema.known;
     let mut held_back = None;
     for step in migrations.iter().filter(is_pending) {
@@ -196,13 +202,14 @@ async fn migrate_once(
     Ok(Migrated { applied: upto.max(schema.applied), held_back })
 }
 
-/// Says who has been in the way for so long.
+/// Says who may have been in the way for so long.
 async fn locked(connection: &mut PgConnection, error: StoreError) -> StoreError {
     let oldest = sqlx::query_as(
         "select pid, coalesce(nullif(application_name, ''), 'no name'),
                 extract(epoch from clock_timestamp() - xact_start)::bigint
          from pg_stat_activity
          where xact_start is not null and pid <> pg_backend_pid() and datname = current_database()
+             and backend_type = 'client backend' and application_name <> 'tasker migrate'
          order by xact_start limit 1",
     );
     match oldest.fetch_optional(connection).await {

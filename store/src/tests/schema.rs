@@ -148,6 +148,29 @@ async fn one_migration_waits_for_the_other(pool: PgPool) {
     migrated.expect("migrated");
 }
 
+/// A role that is called like the schema, as the one of `docker-compose.yml`, looks there first.
+#[sqlx::test(migrations = false)]
+async fn the_list_of_steps_stays_where_it_is(pool: PgPool) {
+    let settings = settings(&pool);
+    let first = "do $$ begin execute format('alter database %I set search_path = tasker, public',
+        current_database()); end $$";
+    run(&pool, first).await;
+    let migrated = migrate(&settings, false).await.expect("a new database");
+    assert_eq!(migrate(&settings, false).await.expect("again"), migrated);
+    let schema = Store::from_pool(pool.clone()).schema().await.expect("read");
+    assert_eq!((schema.applied, schema.known), (migrated.applied, migrated.applied));
+}
+
+/// What Postgres cannot do is not what it could do a moment ago.
+#[sqlx::test]
+async fn what_is_not_supported_is_no_changed_result(pool: PgPool) {
+    let refused =
+        sqlx::query("select * from tasker.tasks union select * from tasker.tasks for update");
+    let error = StoreError::from(refused.execute(&pool).await.expect_err("not supported"));
+    assert!(error.to_string().contains("FOR UPDATE"), "{error}");
+    assert!(!error.is_transient() && !error.is_conflict(), "{error}");
+}
+
 const ASK: &str = "select description from tasker.templates union all select ''";
 
 /// A statement that every connection has prepared, of which the type of the result changes.
