@@ -98,7 +98,9 @@ fn faults(number: u32, name: &str, text: &str) -> impl Iterator<Item = String> {
 
 /// Which step nodes must know, as the name of a contract step says.
 fn needed_by(name: &str) -> Option<u32> {
-    name.split_once("_contract_")?.1.get(..4)?.parse().ok()
+    // As the migrator reads it: the name begins with this, and the number is a whole word.
+    let (_, name) = name.trim_end_matches(".sql").split_once('_')?;
+    name.strip_prefix("contract_")?.split('_').next()?.parse().ok()
 }
 
 /// The words of each statement, without comments.
@@ -203,6 +205,9 @@ mod tests {
             check("0012_contract_0011_less.sql", text, &[]);
         }
         check("0012_contract_0012_less.sql", "drop table t", &["no step 12"]);
+        // What the migrator does not take for a contract step is none.
+        check("0012_no_contract_0011_less.sql", "drop table t", &["drops something"]);
+        check("0012_contract_0011less.sql", "drop table t", &["drops something"]);
     }
 
     #[test]
