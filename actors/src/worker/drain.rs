@@ -12,8 +12,9 @@ use super::heartbeat::beat;
 use super::held::{HeldStep, Phase};
 use super::retry::BackOff;
 
-/// How long pull loops may take to end.
-const LOOPS_END: Duration = Duration::from_secs(4);
+/// How long pull loops may take to end: longer than each of them allows itself, since what one takes in
+/// after that nobody gives back.
+const LOOPS_END: Duration = Duration::from_secs(6);
 /// How long giving steps back may take, before their messages are left to come back, which costs a try:
 /// long enough for a second request, if the orchestrator that got the first has ended.
 const RELEASE_LIMIT: Duration = Duration::from_secs(10);
