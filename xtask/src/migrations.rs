@@ -127,12 +127,16 @@ fn clauses(statement: &[String]) -> Vec<Vec<&str>> {
     all
 }
 
+/// What rules of a table begin with.
+const RULES: [&str; 6] = ["check", "constraint", "unique", "primary", "foreign", "exclude"];
+
 /// What a clause takes away from nodes that do not know of it.
 fn taken_away(clause: Vec<&str>) -> Option<&'static str> {
     let has = |words: &[&str]| clause.windows(words.len()).any(|window| window == words);
     let drops = |what: &&str| !["not", "constraint", "expression", "identity"].contains(what);
     let after = |word: &str| clause.iter().position(|w| *w == word).and_then(|n| clause.get(n + 1));
-    let adds = clause.windows(2).any(|w| w[0] == "add" && !["check", "constraint"].contains(&w[1]));
+    let adds_rule = clause.windows(2).any(|w| w[0] == "add" && RULES.contains(&w[1]));
+    let adds = clause.contains(&"add") && !adds_rule;
     let has_value = ["default", "generated"].iter().any(|word| has(&[word]));
     let retyped = (0..clause.len()).filter(|n| clause[*n] == "alter").any(|n| {
         let column = if clause.get(n + 1) == Some(&"column") { n + 2 } else { n + 1 };
@@ -150,7 +154,7 @@ fn taken_away(clause: Vec<&str>) -> Option<&'static str> {
     if has(&["set", "not", "null"]) || adds && has(&["not", "null"]) && !has_value {
         return Some("demands a value");
     }
-    None
+    adds_rule.then_some("adds a rule that rows of older nodes may break")
 }
 
 /// What keeps everybody from writing to a table for as long as its rows are read.
@@ -184,7 +188,10 @@ mod tests {
             ("alter table t add column a int, add column b int not null default 0", ""),
             ("alter table t add column a int not null, add column b int default 0", "demands"),
             ("alter table t add a text not null generated always as (lower(b)) stored", ""),
-            ("alter table t add column a int, add check (a is not null)", ""),
+            ("alter table t add column a int, add check (a is not null)", "adds a rule"),
+            ("alter table t add constraint u unique (a)", "adds a rule"),
+            ("alter table t add foreign key (a) references n (a)", "adds a rule"),
+            ("create table n (a int, check (a > 0), unique (a))", ""),
             ("alter table t alter column a drop not null, drop constraint t_check", ""),
             ("alter table t add b int, alter column a set not null", "demands"),
             ("create table n (a int not null, b int)", ""),
