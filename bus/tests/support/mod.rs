@@ -133,12 +133,13 @@ impl TestServer {
     }
 }
 
-/// Whether each thread of a process is stopped, by proc(5); the name before its state is in parentheses.
+/// Whether each thread of a process is stopped, or dead, by proc(5); the name before its state is in
+/// parentheses.
 fn is_stopped(pid: u32) -> bool {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
     threads.flatten().all(|thread| {
         let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['T', 'Z', 'X']))
     })
 }
 
