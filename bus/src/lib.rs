@@ -4,6 +4,7 @@
 //! that are all acknowledged, and a pull loop with exact credit ([`Puller`]).
 
 mod address;
+mod batch;
 mod bus;
 mod clock;
 mod confirmed;

@@ -4,9 +4,10 @@
 //! two callers that each wait for room while they hold what the other one needs would wait for
 //! ever. Here a call reads acknowledgements from an inbox of its own while it publishes.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use async_nats::header::{self, HeaderValue};
+use async_nats::header::{self, HeaderMap, HeaderValue};
 use async_nats::{Message, StatusCode, Subscriber};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -14,6 +15,7 @@ use serde::Deserialize;
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::time::Instant;
 
+use crate::batch::BatchInbox;
 use crate::bus::{REPEATED, protocol_headers};
 use crate::{Bus, BusError, Connection, PublishError};
 
@@ -43,9 +45,12 @@ const CALLS: usize = 4;
 
 /// What all publishing calls of a process share.
 pub(crate) struct Publishers {
-    calls: Semaphore,
+    pub(crate) calls: Semaphore,
     idle: Mutex<Vec<Inbox>>,
     window: usize,
+    pub(crate) idle_batches: Mutex<Vec<BatchInbox>>,
+    /// Whether the stream of work items takes batches, as far as is known.
+    takes_batches: AtomicBool,
 }
 
 /// Where acknowledgements of one call at a time arrive, at `<prefix>.<number>`.
@@ -59,7 +64,21 @@ struct Inbox {
 impl Publishers {
     pub(crate) fn new(max_unacked: u32) -> Self {
         let window = (max_unacked as usize / CALLS).max(1);
-        Self { calls: Semaphore::new(CALLS), idle: Mutex::default(), window }
+        Self {
+            calls: Semaphore::new(CALLS),
+            idle: Mutex::default(),
+            window,
+            idle_batches: Mutex::default(),
+            takes_batches: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn takes_batches(&self) -> bool {
+        self.takes_batches.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_takes_batches(&self, takes: bool) {
+        self.takes_batches.store(takes, Ordering::Relaxed);
     }
 }
 
@@ -70,6 +89,15 @@ impl Bus {
     pub async fn publish_jetstream(
         &self,
         messages: Vec<Outgoing>,
+    ) -> Vec<Result<Published, PublishError>> {
+        self.publish_each(messages, false).await
+    }
+
+    /// The same; `repeated` says that there was a first time.
+    pub(crate) async fn publish_each(
+        &self,
+        messages: Vec<Outgoing>,
+        repeated: bool,
     ) -> Vec<Result<Published, PublishError>> {
         if messages.is_empty() {
             return Vec::new();
@@ -88,7 +116,7 @@ impl Bus {
             },
         };
         let mut call = Call::new(self, inbox, messages, publishers.window);
-        call.pass(false).await;
+        call.pass(repeated).await;
         if call.has_unknown() {
             metrics::counter!("tasker_bus_repeated_publishes_total").increment(1);
             call.pass(true).await;
@@ -183,12 +211,7 @@ impl<'a> Call<'a> {
     /// stores, and what was worked off since the first time it takes for new.
     async fn publish(&self, index: usize, number: u64, repeated: bool) -> Result<(), BusError> {
         let message = &self.messages[index];
-        let id: HeaderValue = message
-            .message_id
-            .parse()
-            .map_err(|e: header::ParseHeaderValueError| BusError::send(&message.subject, e))?;
-        let mut headers = protocol_headers();
-        headers.insert(header::NATS_MESSAGE_ID, id);
+        let mut headers = headers_of(message)?;
         if repeated {
             headers.insert(REPEATED.clone(), "1");
         }
@@ -198,6 +221,17 @@ impl<'a> Call<'a> {
         let sent = client.publish_with_reply_and_headers(subject, reply, headers, payload).await;
         sent.map_err(|e| BusError::publish(&message.subject, e))
     }
+}
+
+/// The protocol version and the message id.
+pub(crate) fn headers_of(message: &Outgoing) -> Result<HeaderMap, BusError> {
+    let id: HeaderValue = message
+        .message_id
+        .parse()
+        .map_err(|e: header::ParseHeaderValueError| BusError::send(&message.subject, e))?;
+    let mut headers = protocol_headers();
+    headers.insert(header::NATS_MESSAGE_ID, id);
+    Ok(headers)
 }
 
 fn number_of(ack: &Message) -> Option<u64> {

@@ -227,6 +227,15 @@ impl Bus {
     }
 
     async fn ensure_stream(&self, config: Config) -> Result<Info, BusError> {
+        let wants_batches = config.allow_batch_publish;
+        let info = self.ensure_stream_as(config).await?;
+        if wants_batches {
+            self.inner.publishers.set_takes_batches(info.config.allow_batch_publish);
+        }
+        Ok(info)
+    }
+
+    async fn ensure_stream_as(&self, config: Config) -> Result<Info, BusError> {
         let name = config.name.clone();
         let Some((_, found)) = self.timed::<Info>(format!("STREAM.INFO.{name}")).await? else {
             tracing::info!(stream = name, "creating stream");
@@ -244,6 +253,7 @@ impl Bus {
         }
         if found.config.max_bytes == config.max_bytes
             && found.config.duplicate_window == config.duplicate_window
+            && found.config.allow_batch_publish == config.allow_batch_publish
         {
             return Ok(found);
         }
@@ -251,6 +261,7 @@ impl Bus {
         let adapted = Config {
             max_bytes: config.max_bytes,
             duplicate_window: config.duplicate_window,
+            allow_batch_publish: config.allow_batch_publish,
             ..found.config
         };
         let updated = self.inner.jetstream.update_stream(adapted).await;
@@ -327,6 +338,8 @@ fn stream_config(name: &str, subjects: &str, settings: &Streams) -> Config {
         max_messages: -1,
         max_messages_per_subject: -1,
         duplicate_window: settings.duplicate_window(),
+        // Of the others messages are published one by one.
+        allow_batch_publish: !matches!(name, subject::CONTROL_STREAM | subject::SUBMIT_STREAM),
         persist_mode: (name != subject::SUBMIT_STREAM).then_some(PersistenceMode::Async),
         ..Config::default()
     }

@@ -1,5 +1,6 @@
 //! The bus against a real nats-server.
 
+mod batches;
 mod support;
 mod tls;
 mod users;

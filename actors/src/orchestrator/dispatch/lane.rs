@@ -28,7 +28,8 @@ pub(crate) struct Prepared {
 #[derive(Clone)]
 pub(crate) enum MemberShared {
     Unknown,
-    TooLarge,
+    /// It does not travel: each worker asks for it once.
+    OnRequest,
     Inline(Arc<RawValue>),
 }
 

@@ -15,6 +15,10 @@ use crate::orchestrator::Node;
 
 type Shared = HashMap<(TaskId, String), SharedStep>;
 
+/// Members of larger batches do not carry what they share: one request of each worker is less than a copy
+/// in each message, which all of the bus would have to move.
+const MOST_CARRIERS: u32 = 64;
+
 /// Reads ready steps and their shared parts. What cannot be read now is found by a sweep.
 pub(crate) async fn prepare(node: &Node, steps: &[StepId], swept: bool) -> Vec<Prepared> {
     match node.store.load_ready(steps).await {
@@ -154,13 +158,13 @@ async fn publish_all(
     }
     metrics::histogram!("tasker_dispatch_set_size").record(messages.len() as f64);
     pass(CrashPoint::PublishBegins);
-    let mut results = node.bus.publish_jetstream(messages).await.into_iter();
+    let mut results = node.bus.publish_batch(messages).await.into_iter();
     pass(CrashPoint::PublishDone);
 
     published.failed.clear();
     for prepared in &work.steps {
         match results.next() {
-            Some(Ok(_)) => published.steps.push((prepared.step.id, prepared.step.dispatch_seq)),
+            Some(Ok(())) => published.steps.push((prepared.step.id, prepared.step.dispatch_seq)),
             _ => published.failed.push(prepared.step.id),
         }
     }
@@ -230,6 +234,9 @@ async fn load_member_shared(
     key: &LaneKey,
     spans: &mut [Span],
 ) -> Result<(), StoreError> {
+    for span in spans.iter_mut().filter(|s| s.batch.expected > MOST_CARRIERS) {
+        span.shared = MemberShared::OnRequest;
+    }
     let missing: Vec<(TaskId, String)> = spans
         .iter()
         .filter(|s| matches!(s.shared, MemberShared::Unknown))
@@ -243,7 +250,7 @@ async fn load_member_shared(
     for span in spans.iter_mut().filter(|s| matches!(s.shared, MemberShared::Unknown)) {
         let found = shared.get(&(span.batch.task_id, span.batch.worker_template.clone()));
         let Some(found) = found else { continue };
-        span.shared = inline(found, limit).map_or(MemberShared::TooLarge, MemberShared::Inline);
+        span.shared = inline(found, limit).map_or(MemberShared::OnRequest, MemberShared::Inline);
     }
     Ok(())
 }
@@ -300,7 +307,7 @@ fn member_item(node: &Node, common: &Members, span: &Span, row: &MemberRow) -> W
         cursor: row.cursor.clone().and_then(|text| RawValue::from_string(text).ok()),
         shared: match &span.shared {
             MemberShared::Inline(shared) => Some(Arc::clone(shared)),
-            MemberShared::Unknown | MemberShared::TooLarge => None,
+            MemberShared::Unknown | MemberShared::OnRequest => None,
         },
         limited: common.limited,
     }
