@@ -11,8 +11,8 @@ mod telemetry;
 pub use error::ConfigError;
 pub use secret::Secret;
 pub use settings::{
-    Api, Auth, Batches, Database, Dispatch, Http, Nats, Outcomes, Reconciler, Settings, Streams,
-    Submit, Supervision, Telemetry, WorkerSettings,
+    Api, Auth, Batches, Database, Dispatch, Http, Nats, Outcomes, Reconciler, Retention, Settings,
+    Streams, Submit, Supervision, Telemetry, WorkerSettings,
 };
 pub use source::{Loaded, Loader, Origin, process_environment};
 pub use telemetry::init_telemetry;

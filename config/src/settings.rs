@@ -33,6 +33,8 @@ pub struct Settings {
     pub submit: Submit,
     /// Comparison of rows with the bus.
     pub reconciler: Reconciler,
+    /// Removal of finished tasks.
+    pub retention: Retention,
     /// Restarts of actors.
     pub supervision: Supervision,
     /// A worker process.
@@ -309,6 +311,27 @@ impl Reconciler {
     /// [`Self::stalled_expansion_ms`] as a duration.
     pub fn stalled_expansion(&self) -> Duration {
         Duration::from_millis(self.stalled_expansion_ms)
+    }
+}
+
+/// Removal of finished tasks.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retention {
+    /// Tasks that finished longer ago are removed; 0 keeps them.
+    pub finished_hours: u32,
+    /// Of finished tasks only the newest so many are kept; 0 keeps all.
+    pub finished_tasks: u32,
+    /// Most rows of steps that one transaction deletes.
+    pub chunk_rows: u32,
+    /// How often it is looked for what is to be removed. In milliseconds.
+    pub interval_ms: u64,
+}
+
+impl Retention {
+    /// [`Self::interval_ms`] as a duration.
+    pub fn interval(&self) -> Duration {
+        Duration::from_millis(self.interval_ms)
     }
 }
 

@@ -86,10 +86,13 @@ impl Store {
     /// The namespace of a batch; `None` if there is none of this id.
     pub async fn namespace_of_batch(&self, id: BatchId) -> Result<Option<String>, StoreError> {
         let mut connection = self.reads.lend().await?;
-        let found =
-            sqlx::query_scalar!("select namespace from tasker.batches where id = $1", id.as_uuid())
-                .fetch_optional(&mut *connection)
-                .await?;
+        let found = sqlx::query_scalar!(
+            "select b.namespace from tasker.batches b join tasker.tasks t on t.id = b.task_id
+             where b.id = $1",
+            id.as_uuid()
+        )
+        .fetch_optional(&mut *connection)
+        .await?;
         connection.give_back();
         Ok(found)
     }

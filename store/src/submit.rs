@@ -72,19 +72,21 @@ impl Store {
     /// Stores a set of tasks: all of it or, on error, nothing, as far as anybody knows. One verdict per
     /// task, in order.
     pub async fn insert_tasks(&self, tasks: &[NewTask]) -> Result<Vec<SubmitVerdict>, StoreError> {
-        let created = retry_conflicts(|| self.insert_new(tasks)).await?;
-        let found = self.find_by_key(tasks, &created).await?;
-        let verdict = |task: &NewTask| {
-            if created.contains(&task.id) {
-                return SubmitVerdict::Created;
-            }
-            let key = (task.request.namespace.as_str(), task.request.idempotency_key.as_deref());
-            match found.get(&key) {
-                Some((id, hash)) if hash[..] == task.request_hash => SubmitVerdict::Existing(*id),
-                Some((id, _)) => SubmitVerdict::Conflict(*id),
-                // Only the key can have stood in the way, and no path removes a task with a key.
-                None => SubmitVerdict::Conflict(task.id),
-            }
+        let mut created = retry_conflicts(|| self.insert_new(tasks)).await?;
+        let mut found = self.find_by_key(tasks, &created).await?;
+        // Only a key can have stood in the way, and by now its task may have been removed. What was
+        // created is there already, and not created again.
+        let is_open =
+            |task: &NewTask| !created.contains(&task.id) && !found.contains_key(&key(task));
+        if tasks.iter().any(is_open) {
+            created.extend(retry_conflicts(|| self.insert_new(tasks)).await?);
+            found = self.find_by_key(tasks, &created).await?;
+        }
+        let verdict = |task: &NewTask| match found.get(&key(task)) {
+            _ if created.contains(&task.id) => SubmitVerdict::Created,
+            Some((id, hash)) if hash[..] == task.request_hash => SubmitVerdict::Existing(*id),
+            Some((id, _)) => SubmitVerdict::Conflict(*id),
+            None => SubmitVerdict::Conflict(task.id),
         };
         Ok(tasks.iter().map(verdict).collect())
     }
@@ -293,7 +295,12 @@ impl StepRows {
     }
 }
 
-type ByKey<'a> = HashMap<(&'a str, Option<&'a str>), (TaskId, Vec<u8>)>;
+type Key<'a> = (&'a str, Option<&'a str>);
+type ByKey<'a> = HashMap<Key<'a>, (TaskId, Vec<u8>)>;
+
+fn key(task: &NewTask) -> Key<'_> {
+    (task.request.namespace.as_str(), task.request.idempotency_key.as_deref())
+}
 
 impl Store {
     /// The tasks that stood in the way of those that were not created.
@@ -324,8 +331,7 @@ impl Store {
             let Some(task) = usize::try_from(row.n - 1).ok().and_then(|n| missing.get(n)) else {
                 continue;
             };
-            let key = (task.request.namespace.as_str(), task.request.idempotency_key.as_deref());
-            found.insert(key, (TaskId::from_uuid(row.id), row.request_hash));
+            found.insert(key(task), (TaskId::from_uuid(row.id), row.request_hash));
         }
         Ok(found)
     }

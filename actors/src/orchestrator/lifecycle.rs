@@ -1,6 +1,6 @@
-//! Looks at tasks whose template limits time. Sent by nobody: it asks the rows once a second; emits
-//! ended tasks to the finalizer and overdue attempts to the outcomes actor. What is lost when it dies:
-//! one look, which comes again.
+//! Looks at tasks whose template limits time, and removes those that have ended long ago. Sent by nobody:
+//! it asks the rows once a second, and every `retention.interval_ms`; emits ended tasks to the finalizer
+//! and overdue attempts to the outcomes actor. What is lost when it dies: one look, which comes again.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,8 +14,9 @@ use super::Links;
 use super::finalizer::FinalizerMessage;
 use super::node::{Node, run_detached};
 use super::outcomes::{OutcomesMessage, Report};
+use super::retention::sweep;
 
-/// Looks at tasks whose template limits time.
+/// Looks at tasks whose template limits time, and removes those that have ended long ago.
 pub(crate) struct LifecycleActor;
 
 /// What the actor is told.
@@ -24,6 +25,10 @@ pub(crate) enum LifecycleMessage {
     Look,
     /// A look has ended.
     Looked(Box<Reviewed>),
+    /// Remove finished tasks now.
+    Sweep,
+    /// A sweep has ended.
+    Swept,
 }
 
 /// What the actor keeps in mind.
@@ -31,6 +36,7 @@ pub(crate) struct LifecycleState {
     node: Node,
     links: Links,
     looking: bool,
+    sweeping: bool,
 }
 
 /// Between two looks.
@@ -49,7 +55,8 @@ impl Actor for LifecycleActor {
         (node, links): (Node, Links),
     ) -> Result<LifecycleState, ActorProcessingErr> {
         myself.send_interval(INTERVAL, || LifecycleMessage::Look);
-        Ok(LifecycleState { node, links, looking: false })
+        myself.send_interval(node.settings.retention.interval(), || LifecycleMessage::Sweep);
+        Ok(LifecycleState { node, links, looking: false, sweeping: false })
     }
 
     async fn handle(
@@ -68,6 +75,8 @@ impl Actor for LifecycleActor {
                     state.look(&myself);
                 }
             }
+            LifecycleMessage::Sweep => state.sweep(&myself),
+            LifecycleMessage::Swept => state.sweeping = false,
         }
         Ok(())
     }
@@ -90,6 +99,19 @@ impl LifecycleState {
             })))
         };
         run_detached(myself, work, || LifecycleMessage::Looked(Box::default()));
+    }
+
+    fn sweep(&mut self, myself: &ActorRef<LifecycleMessage>) {
+        if self.sweeping {
+            return;
+        }
+        self.sweeping = true;
+        let node = self.node.clone();
+        let work = async move {
+            sweep(&node).await;
+            LifecycleMessage::Swept
+        };
+        run_detached(myself, work, || LifecycleMessage::Swept);
     }
 
     fn follow(&self, reviewed: Reviewed) {

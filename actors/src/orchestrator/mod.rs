@@ -27,6 +27,7 @@ mod plan_request;
 mod quota;
 mod reads;
 mod reconciler;
+mod retention;
 mod shares;
 mod system;
 mod timers;

@@ -1,4 +1,5 @@
--- I4: the counters of a batch are what its members' outcomes add up to.
+-- I4: the counters of a batch are what its members' outcomes add up to. Of tasks that are being removed
+-- some are gone.
 with counted as (
     select s.batch_id, count(*) filter (where o.state in ('complete', 'resolved_manually')) as good,
            count(*) filter (where o.state = 'error') as bad,
@@ -13,6 +14,7 @@ with counted as (
     from tasker.batches b
     join counted c on c.batch_id = b.id
     where b.sealed_at is not null and (b.succeeded, b.failed, b.remaining) <> (c.good, c.bad, c.open)
+      and not exists (select from tasker.expired_tasks e where e.task_id = b.task_id)
     union all
     select b.id, format('it is %s and done with, and %s members remain', b.state, b.remaining)
     from tasker.batches b

@@ -1,5 +1,5 @@
 -- I3: a sealed batch has exactly its members. Ordinals differ because ids do, so that as many as there
--- should be, from 0 on, are all of them.
+-- should be, from 0 on, are all of them. Of tasks that are being removed some are gone.
 with members as (
     select batch_id, count(*) as rows, min(('x' || right(id::text, 8))::bit(32)::bigint) as lowest,
            max(('x' || right(id::text, 8))::bit(32)::bigint) as highest,
@@ -14,6 +14,7 @@ with members as (
     left join members m on m.batch_id = b.id
     where b.sealed_at is not null
       and (m.rows is distinct from b.expected or m.lowest <> 0 or m.highest <> b.expected - 1)
+      and not exists (select from tasker.expired_tasks e where e.task_id = b.task_id)
     union all
     select b.id, format('%s members up to %s are written, and %s are declared', m.rows, m.highest,
                         b.expected)

@@ -13,6 +13,7 @@ mod namespaces;
 mod outcome_corpus;
 mod races;
 mod random;
+mod retention;
 mod schema;
 mod states;
 mod tokens;
