@@ -40,12 +40,12 @@ pub(crate) struct Row {
     edges_seen: bool,
     applied: bool,
     priority: i16,
+    places: Option<Vec<i32>>,
 }
 
 /// A step as the statement found it, and whether it got its outcome.
 struct Touched {
     task_id: TaskId,
-    is_member: bool,
     kind: StepKind,
     name: Option<String>,
     attempt: u32,
@@ -87,9 +87,11 @@ pub(crate) async fn land(
     }
     let known_since = Instant::now();
     let applied = &mut landed.applied;
-    let mut touched: HashMap<Uuid, Touched> = HashMap::with_capacity(set.len());
+    let mut touched: HashMap<Uuid, Touched> = HashMap::new();
+    let mut is_ended_member = vec![false; set.len()];
     for row in apply(connection, namespace, set, lease_ms).await? {
         match row.what.as_str() {
+            "members" => mark(&mut is_ended_member, &row.places.unwrap_or_default()),
             "step" => {
                 let (id, found) = (row.id, row.touched()?);
                 let known = touched.entry(id).or_insert(found);
@@ -118,6 +120,11 @@ pub(crate) async fn land(
     }
     find_ended(connection, &mut touched).await?;
     for (place, attempt) in set.iter().enumerate() {
+        // Nothing follows from the end of a single member.
+        if is_ended_member[place] {
+            applied.verdicts.push(Verdict::Applied);
+            continue;
+        }
         let row = touched.get(&attempt.step_id.as_uuid());
         applied.verdicts.push(verdict(attempt, row));
         match row {
@@ -128,6 +135,14 @@ pub(crate) async fn land(
     }
     applied.results = results_for_children(applied, set, &touched);
     Ok(landed)
+}
+
+/// Marks places, which are counted from 1.
+fn mark(marks: &mut [bool], places: &[i32]) {
+    for &place in places {
+        let mark = usize::try_from(place - 1).ok().and_then(|place| marks.get_mut(place));
+        mark.into_iter().for_each(|mark| *mark = true);
+    }
 }
 
 pub(crate) fn column<T>(set: &[&FinishedAttempt], get: impl Fn(&FinishedAttempt) -> T) -> Vec<T> {
@@ -186,7 +201,6 @@ impl Row {
         let kind = self.kind.as_deref().unwrap_or_default();
         Ok(Touched {
             task_id: TaskId::from_uuid(self.task_id),
-            is_member: self.other.is_some(),
             kind: kind.parse().map_err(|e| StoreError::stored("step kind", e))?,
             name: self.name.clone(),
             attempt: self.attempt as u32,
@@ -279,9 +293,6 @@ fn not_running(attempt: &FinishedAttempt, row: &Touched) -> Verdict {
 
 /// Notes what follows from an ended step that is not a member of a batch.
 fn note_ended(applied: &mut Applied, attempt: &FinishedAttempt, row: &Touched) {
-    if row.is_member {
-        return;
-    }
     if row.unsettled {
         applied.unsettled.push(UnsettledStep {
             id: attempt.step_id,

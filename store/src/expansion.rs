@@ -355,10 +355,19 @@ async fn lock_unsettled(
     .fetch_all(&mut **tx)
     .await?;
     let open = sqlx::query_scalar!(
-        "select s.id from tasker.steps s
-         join tasker.outcomes o on o.step_id = s.id and o.state = 'complete'
-         join tasker.tasks t on t.id = s.task_id and t.finished_at is null
-         where s.id = any($1::uuid[]) and s.unsettled and s.kind = 'batchable'",
+        r#"select s.id as "id!"
+         from unnest($1::uuid[]) as i(id)
+         cross join lateral (
+             select id, task_id from tasker.steps
+             where id = i.id and unsettled and kind = 'batchable'
+             offset 0
+         ) s
+         cross join lateral (
+             select from tasker.outcomes where step_id = s.id and state = 'complete' offset 0
+         ) o
+         cross join lateral (
+             select from tasker.tasks where id = s.task_id and finished_at is null offset 0
+         ) t"#,
         &ids
     )
     .fetch_all(&mut **tx)

@@ -210,11 +210,15 @@ impl Store {
             return Ok(found);
         }
         let rows = sqlx::query!(
-            r#"select b.id, b.task_id, s.name as batchable_step, b.worker_template, b.is_no_op,
-                      b.expected, b.succeeded, b.failed, b.state::text as "state!"
-               from tasker.batches b
-               join tasker.steps s on s.id = b.batchable_step_id
-               where b.task_id = any($1::uuid[])
+            r#"select b.id as "id!", b.task_id as "task_id!", s.name as "batchable_step!",
+                      b.worker_template as "worker_template!", b.is_no_op as "is_no_op!",
+                      b.expected as "expected!", b.succeeded as "succeeded!", b.failed as "failed!",
+                      b.state::text as "state!"
+               from (select distinct * from unnest($1::uuid[]) as t(id)) t
+               cross join lateral (select * from tasker.batches where task_id = t.id offset 0) b
+               cross join lateral (
+                   select name from tasker.steps where id = b.batchable_step_id offset 0
+               ) s
                order by b.id"#,
             tasks
         )

@@ -1,7 +1,23 @@
-select s.id, s.task_id, s.namespace, s.name, t.priority, t.template_id, o.attempt,
+-- Rows are found by key, each by itself: how many tasks are open must not matter.
+select s.id as "id!", s.task_id as "task_id!", s.namespace as "namespace!", s.name as "name!",
+       t.priority as "priority!", t.template_id as "template_id!", o.attempt as "attempt!",
        o.result::text as "result!", b.id as "batch_id?", b.expanded_upto as "expanded_upto?"
-from tasker.steps s
-join tasker.tasks t on t.id = s.task_id and t.finished_at is null
-join tasker.outcomes o on o.step_id = s.id and o.state = 'complete'
-left join tasker.batches b on b.batchable_step_id = s.id
-where s.id = any($1::uuid[]) and s.unsettled and s.kind = 'batchable'
+from unnest($1::uuid[]) as i(id)
+cross join lateral (
+    select id, task_id, namespace, name from tasker.steps
+    where id = i.id and unsettled and kind = 'batchable'
+    offset 0
+) s
+cross join lateral (
+    select priority, template_id from tasker.tasks
+    where id = s.task_id and finished_at is null
+    offset 0
+) t
+cross join lateral (
+    select attempt, result from tasker.outcomes
+    where step_id = s.id and state = 'complete'
+    offset 0
+) o
+left join lateral (
+    select id, expanded_upto from tasker.batches where batchable_step_id = s.id offset 0
+) b on true

@@ -15,8 +15,9 @@
 with input as (
     select *
     from unnest($2::uuid[], $3::int[], $4::text[], $5::text[], $6::text[], $7::uuid[], $8::int[],
-                $9::boolean[])
-        as i(step_id, reported_attempt, reported_kind, result, error, worker, execution_ms, takes)
+                $9::boolean[]) with ordinality
+        as i(step_id, reported_attempt, reported_kind, result, error, worker, execution_ms, takes,
+             place)
     order by step_id
 ), locked as materialized (
     select s.id, s.task_id, s.batch_id, s.kind, s.attempt, s.dispatch_seq, s.unsettled, s.queue,
@@ -167,27 +168,35 @@ with input as (
     where t.id = l.id
     returning t.id, t.namespace, t.state, t.finished_at is not null as finished
 )
--- `other` is a step's batch and a child's giver.
-select 'step' as "what!", id as "id!", task_id as "task_id!", batch_id as "other?",
+-- `other` is a child's giver. Members that got their outcomes, which are nearly all there are, come as
+-- one row: their places in the set, from 1.
+select 'step' as "what!", id as "id!", task_id as "task_id!", null::uuid as "other?",
        kind::text as "kind?", queue as "queue?", name as "name?", null as "namespace?",
        attempt as "attempt!", dispatch_seq as "dispatch_seq!", 0 as "number!",
        unsettled as "unsettled!", live as "live!", edges_seen as "edges_seen!",
        attempt = reported_attempt and (id in (select step_id from inserted)) is true as "applied!",
-       0::smallint as "priority!"
+       0::smallint as "priority!", null::int[] as "places?"
 from locked
+where batch_id is null or (place in (select place from applied)) is not true
+union all
+select 'members', $2[1], $2[1], null, null, null, null, null, 0, 0, 0, false, true, true, true,
+       0::smallint, array_agg(place::int)
+from applied
+where batch_id is not null
+having count(*) > 0
 union all
 select case when giver is null then 'ready' else 'handed' end, id, task_id, giver, null, queue,
        name, namespace, attempt, dispatch_seq, tries, claim_required, true, true, true,
-       (select t.priority from tasker.tasks t where t.id = children.task_id)
+       (select t.priority from tasker.tasks t where t.id = children.task_id), null
 from children
 where ready
 union all
 -- How many members ended now, how many remain, whether that stopped it, and whether it has a limit.
 select 'batch', id, task_id, null, null, queue, null, null, ended, 0, remaining, stopped,
-       limited, true, true, 0::smallint
+       limited, true, true, 0::smallint, null
 from counted_batches
 union all
 select 'task', id, id, null, state::text, null, null, namespace, 0, 0, 0, false, true, true, true,
-       0::smallint
+       0::smallint, null
 from counted_tasks
 where finished
