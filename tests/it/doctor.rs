@@ -34,8 +34,9 @@ pub(crate) async fn mended(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
 }
 
 /// A task that runs, and goes on for some seconds.
+/// Its steps are not so quick that a worker would fetch all that is on the bus.
 async fn long_task(api: &Api) -> anyhow::Result<String> {
-    let id = api.submit("bench", "fan_out", json!({"n": 20_000})).await?;
+    let id = api.submit("bench", "fan_out", json!({"n": 20_000, "sleep_ms": 10})).await?;
     until("it runs", SOON, async || {
         let summary = api.summary(&id).await?;
         Ok(summary["batches"][0]["published"].as_u64() > Some(500))

@@ -20,12 +20,12 @@ impl WindowLimits {
 }
 
 /// How many steps may be on the bus or running: four for each live slot, so that no worker waits
-/// for the next, or what is finished in a thirty-second of a second, whichever is more. What is published
+/// for the next, or what is finished in a twenty-fourth of a second, whichever is more. What is published
 /// stands in a queue that nobody reorders: each hop of another task waits for that long behind it.
 pub fn window_size(live_slots: u32, finished_per_second: f64, limits: WindowLimits) -> u32 {
     let by_slots = live_slots.saturating_mul(4);
     // The cast saturates, and makes 0 of what is not a number.
-    let by_rate = (finished_per_second / 32.0).ceil() as u32;
+    let by_rate = (finished_per_second / 24.0).ceil() as u32;
     by_slots.max(by_rate).min(limits.max).max(limits.min)
 }
 
@@ -97,9 +97,9 @@ mod tests {
             (0, 0.0, 256),
             (10, 0.0, 256),
             (100, 0.0, 400),
-            (100, 12_000.0, 400),
-            (100, 16_000.0, 500),
-            (100, 80_000.0, 2_500),
+            (100, 9_600.0, 400),
+            (100, 12_000.0, 500),
+            (100, 60_000.0, 2_500),
             (100, 1e12, 4096),
             (u32::MAX, 0.0, 4096),
             (0, f64::NAN, 256),
