@@ -42,6 +42,9 @@ use clap::Parser;
 use args::{Cli, Command};
 use run_node::WorkerCommand;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How long a thread that does not come back, of a handler that blocks, may keep a process that has ended.
 const STUCK: Duration = Duration::from_secs(1);
 

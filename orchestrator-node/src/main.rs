@@ -11,6 +11,9 @@ use clap::{Parser, Subcommand};
 use tasker_config::{Loader, Settings, init_telemetry};
 use tasker_orchestrator_node::{Options, run};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 #[command(version, about = "Runs a Tasker orchestrator")]
 struct Arguments {

@@ -12,6 +12,9 @@ use tasker_config::{Loader, Settings, init_telemetry};
 use tasker_worker_node::WorkerNode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 #[command(version, about = "Runs a Tasker worker with the example handlers")]
 struct Arguments {
