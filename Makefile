@@ -45,7 +45,7 @@ deny: ## hold the dependencies to deny.toml: bans, licences, sources, and adviso
 sbom: ## write what the programs are made of, as CycloneDX: target/tasker.cdx.json
 	cargo run -q --locked -p xtask -- sbom target/tasker.cdx.json
 
-bench: setup build ## measure the three workloads, and the bare pipeline beside them
+bench: setup build ## measure every workload and the bare pipeline; docs/benchmarks.md
 	@scripts/bench $(ARGS)
 
 faults: setup ## the fault tests at their full counts, for hours; goes on where it was broken off

@@ -1,5 +1,7 @@
 //! Handlers of the benchmarks: they only add integers, so that what is measured is not theirs.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tasker_sdk::{
@@ -43,7 +45,7 @@ impl StepHandler for MakeRanges {
     }
 }
 
-/// Returns its number.
+/// Returns its number, after a sleep if the task asks for one.
 struct AddOne;
 
 impl Batchable for AddOne {}
@@ -52,6 +54,11 @@ impl StepHandler for AddOne {
     async fn call(&self, ctx: StepContext) -> Result<StepResult, StepError> {
         if let Some(result) = self.handle_no_op_worker(&ctx) {
             return Ok(result);
+        }
+        if let Some(ms) =
+            ctx.input_json().get("sleep_ms").and_then(Value::as_u64).filter(|&ms| ms > 0)
+        {
+            tokio::time::sleep(Duration::from_millis(ms)).await;
         }
         let value = self.get_batch_context(&ctx)?.start_position()?;
         Ok(json!({"value": value}).into())

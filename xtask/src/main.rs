@@ -1,5 +1,6 @@
 //! Checks and chores of the workspace: `cargo run -p xtask -- check`.
 
+mod benchmarks;
 mod faults;
 mod house;
 mod keys;
@@ -17,6 +18,7 @@ use anyhow::{Context, bail};
 const USAGE: &str = "usage: cargo run -p xtask -- COMMAND
 
   check             the rules of the house that the compiler does not keep
+  benchmarks FILE   what `make bench` has measured, into docs/benchmarks.md
   faults FILE       what the fault tests have shown, as a table
   sbom FILE         what the shipped programs are made of, as CycloneDX
   prepare-queries   describe all SQL again into store/.sqlx (needs DATABASE_URL and psql;
@@ -27,6 +29,10 @@ fn main() -> ExitCode {
         Some("check") => house::check(),
         Some("faults") => match std::env::args_os().nth(2) {
             Some(path) => faults::table(path.as_ref()),
+            None => Err(anyhow::anyhow!(USAGE)),
+        },
+        Some("benchmarks") => match std::env::args_os().nth(2) {
+            Some(path) => benchmarks::write(path.as_ref()),
             None => Err(anyhow::anyhow!(USAGE)),
         },
         Some("sbom") => match std::env::args_os().nth(2) {

@@ -1,20 +1,29 @@
 //! W1: one task, many workers, one aggregate.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::bail;
 use serde_json::{Value, json};
 use tasker_messages::TaskView;
 
 use super::link::{Link, result_of};
+use super::spent::Meter;
+use super::timed::Timed;
 
-pub(super) async fn measure(link: &Link, n: u32, runs: u32) -> anyhow::Result<Vec<Duration>> {
+pub(super) async fn measure(
+    link: &Link,
+    meter: &mut Meter,
+    (n, sleep_ms): (u32, u64),
+    runs: u32,
+) -> anyhow::Result<Vec<Timed>> {
     let mut times = Vec::new();
     for _ in 0..runs {
+        meter.begin().await?;
         let begun = Instant::now();
-        let id = link.submit("fan_out", json!({ "n": n })).await?;
+        let id = link.submit("fan_out", json!({ "n": n, "sleep_ms": sleep_ms })).await?;
         let view = link.wait(id).await?;
-        times.push(begun.elapsed());
+        times.push(Timed::of(begun.elapsed(), &view)?);
+        meter.end().await?;
         verify(&view, n)?;
     }
     Ok(times)

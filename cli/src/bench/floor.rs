@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::link::Link;
+use super::spent::Meter;
 
 /// Steps that are copied at once, published at once, pulled at a time and on the bus at most.
 const COPY: u32 = 10_000;
@@ -50,13 +51,20 @@ struct Progress {
     moved: Notify,
 }
 
-pub(super) async fn measure(link: &Link, n: u32, runs: u32) -> anyhow::Result<Vec<Duration>> {
+pub(super) async fn measure(
+    link: &Link,
+    meter: &mut Meter,
+    n: u32,
+    runs: u32,
+) -> anyhow::Result<Vec<Duration>> {
     link.bus.ensure_private_stream(STREAM, SUBJECT, DURABLE, &link.settings.streams).await?;
     let mut times = Vec::new();
     for _ in 0..runs {
         let floor = link.store.create_floor().await?;
         let answering = tokio::spawn(answer(link.bus.clone(), floor.clone()));
+        meter.begin().await?;
         let time = run(link, &floor, n).await;
+        meter.end().await?;
         answering.abort();
         let stored = floor.count().await?;
         floor.remove().await?;
@@ -108,7 +116,7 @@ async fn publish(bus: Bus, base: u128, n: u32, progress: Arc<Progress>) -> anyho
             continue;
         }
         let messages = (from..upto).map(|ordinal| message(base, ordinal));
-        for result in bus.publish_jetstream(messages.collect::<Result<_, _>>()?).await {
+        for result in bus.publish_batch(messages.collect::<Result<_, _>>()?).await {
             result?;
         }
         from = upto;

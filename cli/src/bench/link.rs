@@ -34,6 +34,12 @@ impl Link {
         Ok(Self { bus, store, settings, namespace: Namespace::new("bench")? })
     }
 
+    /// The same cluster, another namespace.
+    pub(super) fn in_namespace(&self, namespace: Namespace) -> Self {
+        let Self { bus, store, settings, .. } = self;
+        Self { bus: bus.clone(), store: store.clone(), settings: settings.clone(), namespace }
+    }
+
     pub(super) async fn submit(&self, name: &str, context: Value) -> anyhow::Result<TaskId> {
         let request = json!({ "name": name, "context": context });
         let subject = Request::Submit.subject(&self.namespace);

@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
-use tasker_messages::{TaskId, subject};
+use tasker_messages::{TaskId, TaskView, subject};
 
 use super::fan_out::verify;
 use super::link::{Link, completed};
+use super::spent::Meter;
+use super::timed::Timed;
 
 /// Steps of one task: analyzer, 8 workers, aggregator.
 pub(super) const STEPS: u64 = 10;
@@ -19,13 +21,21 @@ const AT_A_TIME: usize = 256;
 /// Without news for this long the tasks themselves are asked.
 const SILENCE: Duration = Duration::from_secs(3);
 
-pub(super) async fn measure(link: &Link, tasks: u32, runs: u32) -> anyhow::Result<Vec<Duration>> {
+pub(super) async fn measure(
+    link: &Link,
+    meter: &mut Meter,
+    tasks: u32,
+    runs: u32,
+) -> anyhow::Result<Vec<Timed>> {
     let mut times = Vec::new();
     for _ in 0..runs {
+        meter.begin().await?;
         let (ids, time) = run(link, tasks).await?;
-        times.push(time);
+        meter.end().await?;
         let views = stream::iter(ids).map(|id| link.get(id)).buffer_unordered(16);
-        views.try_for_each(|view| async { verify(&completed(view)?, WORKERS) }).await?;
+        let views: Vec<TaskView> = views.map(|view| completed(view?)).try_collect().await?;
+        views.iter().try_for_each(|view| verify(view, WORKERS))?;
+        times.push(Timed::of_all(time, &views)?);
     }
     Ok(times)
 }

@@ -7,11 +7,14 @@ mod floor;
 mod latency;
 mod link;
 mod many_small;
+mod products;
 mod report;
 mod resident;
 mod skew;
+mod spent;
+mod timed;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -19,6 +22,7 @@ use clap::{Args, Subcommand};
 use self::link::Link;
 use self::report::Report;
 use self::resident::Resident;
+use self::spent::Meter;
 use crate::dev::DevState;
 use crate::exit::Exit;
 use crate::output::{self, Format, OutputArgs};
@@ -33,6 +37,8 @@ pub(crate) enum BenchCommand {
     W3(W3Args),
     /// Skew: a batch of 2,000 alone, and beside a large one in the same namespace
     W4(W4Args),
+    /// A small batch on real data: 1,000 rows of a file in five ranges, one task after the other
+    Products(ProductsArgs),
     /// The bare pipeline: same servers, same row widths, no engine
     Floor(FloorArgs),
 }
@@ -54,6 +60,9 @@ pub(crate) struct W1Args {
     /// Workers of the batch
     #[arg(long, short = 'n', default_value_t = 100_000)]
     batches: u32,
+    /// How long each of them sleeps, so that not the processors are the limit but the slots
+    #[arg(long, value_name = "MS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=60_000))]
+    sleep_ms: u64,
     #[command(flatten)]
     common: Common,
 }
@@ -86,6 +95,18 @@ pub(crate) struct W4Args {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct ProductsArgs {
+    /// Tasks
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    tasks: u32,
+    /// The file of 1,000 rows, where the workers may read it
+    #[arg(long, default_value = "examples/data/products.csv")]
+    file: PathBuf,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct FloorArgs {
     /// Steps
     #[arg(long, short = 'n', default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
@@ -103,35 +124,17 @@ pub(crate) async fn run(command: BenchCommand, data_dir: &Path) -> anyhow::Resul
     })?;
     let link = Link::connect(&state).await?;
     let resident = Resident::watch(&state.pids);
-    let (mut report, common, floor_steps) = match &command {
-        BenchCommand::W1(args) => {
-            let runs = fan_out::measure(&link, args.batches, args.common.runs).await?;
-            let report = Report::of_runs("w1", args.batches, u64::from(args.batches), runs);
-            (report, &args.common, args.batches.clamp(1, FLOOR_STEPS))
-        }
-        BenchCommand::W2(args) => {
-            let runs = many_small::measure(&link, args.tasks, args.common.runs).await?;
-            let steps = u64::from(args.tasks) * many_small::STEPS;
-            (Report::of_runs("w2", args.tasks, steps, runs), &args.common, FLOOR_STEPS)
-        }
-        BenchCommand::W3(args) => {
-            let times = latency::measure(&link, args.tasks, args.common.runs).await?;
-            (Report::of_latencies("w3", args.tasks, times), &args.common, 0)
-        }
-        BenchCommand::W4(args) => {
-            let times = skew::measure(&link, args.batches, args.common.runs).await?;
-            (Report::of_skew("w4", skew::SMALL, times), &args.common, 0)
-        }
-        BenchCommand::Floor(args) => {
-            let runs = floor::measure(&link, args.batches, args.common.runs).await?;
-            let steps = u64::from(args.batches);
-            (Report::of_runs("floor", args.batches, steps, runs), &args.common, 0)
-        }
-    };
+    let mut meter = Meter::new(&state, &link.store);
+    let Measured { mut report, steps, floor_steps } = measure(&command, &link, &mut meter).await?;
     report.peak_rss_mib = resident.peaks();
+    report.per_step = steps.map(|steps| meter.per_step(steps));
+    report.database_mib =
+        Some(link.store.server_counters().await?.database_bytes as f64 / 1_048_576.0);
+    let common = command.common();
     if floor_steps > 0 && !common.no_floor {
-        let runs = floor::measure(&link, floor_steps, common.runs.min(3)).await?;
-        report.compare(&Report::of_runs("floor", floor_steps, u64::from(floor_steps), runs));
+        let mut meter = Meter::new(&state, &link.store);
+        let runs = floor::measure(&link, &mut meter, floor_steps, common.runs.min(3)).await?;
+        report.compare(&Report::of_runs("floor", floor_steps, u64::from(floor_steps), &runs));
     }
     let text = match common.output.format {
         Format::Json => serde_json::to_string_pretty(&report)?,
@@ -139,6 +142,67 @@ pub(crate) async fn run(command: BenchCommand, data_dir: &Path) -> anyhow::Resul
         Format::Ids => report.workload.to_owned(),
     };
     Ok(output::print(&text)?)
+}
+
+/// What a workload came to.
+struct Measured {
+    report: Report,
+    /// What the costs are divided by; `None` if they are not of equal steps.
+    steps: Option<u64>,
+    /// Steps of the bare pipeline to set beside it; 0 is none.
+    floor_steps: u32,
+}
+
+async fn measure(
+    command: &BenchCommand,
+    link: &Link,
+    meter: &mut Meter,
+) -> anyhow::Result<Measured> {
+    let runs = command.common().runs;
+    let (report, steps, floor_steps) = match command {
+        BenchCommand::W1(W1Args { batches: n, sleep_ms, .. }) => {
+            let times = fan_out::measure(link, meter, (*n, *sleep_ms), runs).await?;
+            let report = Report::of_tasks("w1", *n, u64::from(*n), &times);
+            (report, Some(u64::from(*n)), (*n).clamp(1, FLOOR_STEPS))
+        }
+        BenchCommand::W2(W2Args { tasks, .. }) => {
+            let times = many_small::measure(link, meter, *tasks, runs).await?;
+            let steps = u64::from(*tasks) * many_small::STEPS;
+            (Report::of_tasks("w2", *tasks, steps, &times), Some(steps), FLOOR_STEPS)
+        }
+        BenchCommand::W3(W3Args { tasks, .. }) => {
+            let times = latency::measure(link, meter, *tasks, runs).await?;
+            let steps = u64::from(*tasks) * latency::STEPS;
+            (Report::of_latencies("w3", *tasks, &times), Some(steps), 0)
+        }
+        BenchCommand::W4(W4Args { batches, .. }) => {
+            let times = skew::measure(link, *batches, runs).await?;
+            (Report::of_skew("w4", skew::SMALL, times), None, 0)
+        }
+        BenchCommand::Products(ProductsArgs { tasks, file, .. }) => {
+            let times = products::measure(link, meter, file, *tasks, runs).await?;
+            let steps = u64::from(*tasks) * products::STEPS;
+            (Report::of_latencies("products", *tasks, &times), Some(steps), 0)
+        }
+        BenchCommand::Floor(FloorArgs { batches: n, .. }) => {
+            let times = floor::measure(link, meter, *n, runs).await?;
+            (Report::of_runs("floor", *n, u64::from(*n), &times), Some(u64::from(*n)), 0)
+        }
+    };
+    Ok(Measured { report, steps: steps.map(|steps| steps * u64::from(runs)), floor_steps })
+}
+
+impl BenchCommand {
+    fn common(&self) -> &Common {
+        match self {
+            Self::W1(args) => &args.common,
+            Self::W2(args) => &args.common,
+            Self::W3(args) => &args.common,
+            Self::W4(args) => &args.common,
+            Self::Products(args) => &args.common,
+            Self::Floor(args) => &args.common,
+        }
+    }
 }
 
 /// The middle one of some times; of an even number the mean of the two in the middle.

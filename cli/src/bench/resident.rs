@@ -1,6 +1,5 @@
 //! Resident memory of the cluster's processes while a benchmark runs.
 
-use std::collections::HashSet;
 use std::fs;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -87,12 +86,19 @@ fn resident_mib(pid: i32) -> Option<f64> {
 
 /// Memory of a process and its children, shared pages divided among those that share them.
 fn proportional_mib(parent: i32) -> Option<f64> {
-    let mut pids: HashSet<i32> = HashSet::from([parent]);
-    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
-    pids.extend(children.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
     let pss =
         |pid: i32| kib(&fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?, "Pss:");
-    Some(pids.into_iter().filter_map(pss).sum::<f64>() / 1024.0)
+    let all: Vec<f64> = with_children(parent).into_iter().filter_map(pss).collect();
+    (!all.is_empty()).then(|| all.iter().sum::<f64>() / 1024.0)
+}
+
+/// A process and its children.
+pub(super) fn with_children(parent: i32) -> Vec<i32> {
+    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
+    let children = children.unwrap_or_default();
+    let mut pids = vec![parent];
+    pids.extend(children.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
+    pids
 }
 
 fn kib(text: &str, name: &str) -> Option<f64> {

@@ -47,6 +47,7 @@ pub(super) struct Urls {
     pub(super) http: String,
     pub(super) database: String,
     pub(super) nats: String,
+    pub(super) nats_counters: Option<String>,
 }
 
 impl Board {
@@ -122,6 +123,7 @@ impl Inner {
             url: urls.http.clone(),
             database_url: urls.database.clone(),
             nats_url: urls.nats.clone(),
+            nats_counters: urls.nats_counters.clone(),
             pids,
         }
     }
@@ -141,7 +143,7 @@ mod tests {
         board.started(Slot::Nats, 5);
         assert!(DevState::read(&dir).is_err(), "not ready yet");
         let text = || "x".to_owned();
-        board.open(Urls { http: text(), database: text(), nats: text() });
+        board.open(Urls { http: text(), database: text(), nats: text(), nats_counters: None });
         let pids = DevState::read(&dir).expect("ready").pids;
         assert_eq!((pids.workers, pids.nats, pids.postgres), (vec![11, 12], Some(5), None));
         board.died(Slot::Worker(1));

@@ -66,6 +66,10 @@ pub(crate) struct DevArgs {
     /// nothing else
     #[arg(long, conflicts_with = "nats_url")]
     nats_users: bool,
+    /// Let the private servers count what they are asked for, for `tasker bench`: statements of SQL, and
+    /// messages, which nats-server tells whoever asks on a port of its own on loopback
+    #[arg(long)]
+    counted: bool,
     /// For tests: a data folder that is removed at the end, which comes when standard input closes
     #[arg(long, hide = true)]
     ephemeral: bool,

@@ -28,6 +28,8 @@ pub(super) struct Nats {
     port: u16,
     log: PathBuf,
     users: Option<Users>,
+    /// Where it tells its counters.
+    monitor: Option<u16>,
 }
 
 /// The users of a deployment, with passwords of this run.
@@ -71,7 +73,11 @@ impl Users {
 }
 
 impl Nats {
-    pub(super) async fn prepare(data: &DataDir, with_users: bool) -> anyhow::Result<Self> {
+    pub(super) async fn prepare(
+        data: &DataDir,
+        with_users: bool,
+        counted: bool,
+    ) -> anyhow::Result<Self> {
         let program = binaries::nats_server()?;
         let config = data.path().join("nats.conf");
         let pid_file = data.path().join("nats.pid");
@@ -80,13 +86,19 @@ impl Nats {
         let mut text = configuration(port, &data.path().join("nats"), &pid_file);
         let users = with_users.then(Users::new);
         text.extend(users.as_ref().map(Users::configuration));
+        let monitor = counted.then(ports::free).transpose()?;
+        text.extend(monitor.map(|port| format!("http: \"127.0.0.1:{port}\"\n")));
         write_private(&config, &text)
             .with_context(|| format!("cannot write {}", config.display()))?;
-        Ok(Self { program, config, port, log: data.log("nats-server"), users })
+        Ok(Self { program, config, port, log: data.log("nats-server"), users, monitor })
     }
 
     pub(super) fn users(&self) -> Option<&Users> {
         self.users.as_ref()
+    }
+
+    pub(super) fn counters(&self) -> Option<String> {
+        self.monitor.map(|port| format!("http://127.0.0.1:{port}/varz"))
     }
 
     pub(super) fn url(&self) -> String {

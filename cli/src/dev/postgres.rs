@@ -50,10 +50,15 @@ pub(super) struct Postgres {
     account: Option<Account>,
     port: u16,
     log: PathBuf,
+    counted: bool,
 }
 
 impl Postgres {
-    pub(super) async fn prepare(data: &DataDir, ephemeral: bool) -> anyhow::Result<Self> {
+    pub(super) async fn prepare(
+        data: &DataDir,
+        ephemeral: bool,
+        counted: bool,
+    ) -> anyhow::Result<Self> {
         let mut account = Account::for_postgres()?;
         let dir = place(data.path(), account).await?;
         stop_leftover(&dir).await;
@@ -64,7 +69,7 @@ impl Postgres {
         } else if account.is_some() {
             account = Some(Account::owner_of(&dir)?).filter(|owner| !owner.is_root()).or(account);
         }
-        Ok(Self { bin, dir, account, port: ports::free()?, log: data.log("postgres") })
+        Ok(Self { bin, dir, account, port: ports::free()?, log: data.log("postgres"), counted })
     }
 
     pub(super) fn url(&self) -> String {
@@ -74,7 +79,8 @@ impl Postgres {
     pub(super) fn program(&self) -> Program {
         let mut args = vec![OsString::from("-D"), self.dir.clone().into()];
         args.extend(["-p".into(), self.port.to_string().into()]);
-        for setting in SETTINGS {
+        let counting = self.counted.then_some("shared_preload_libraries=pg_stat_statements");
+        for setting in SETTINGS.into_iter().chain(counting) {
             args.extend(["-c".into(), setting.into()]);
         }
         Program {

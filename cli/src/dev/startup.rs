@@ -36,10 +36,11 @@ pub(super) async fn start(
         Some(url) => url.clone(),
         None => start_postgres(plan, data, supervisor).await?,
     };
-    let (nats, users) = match &plan.nats_url {
-        Some(url) => (url.clone(), None),
+    let bus = match &plan.nats_url {
+        Some(url) => PrivateBus { url: url.clone(), counters: None, users: None },
         None => start_nats(plan, data, supervisor).await?,
     };
+    let PrivateBus { url: nats, counters: nats_counters, users } = bus;
     // A private database has no other nodes than those that are started now.
     nodes::migrate(&plan.database(&database), plan.database_url.is_none()).await?;
     let fleet = Fleet::new(plan, data, &database, &nats, users)?;
@@ -57,7 +58,7 @@ pub(super) async fn start(
             &"api.auth is `tokens`: make one with `tasker token create`; the examples are not registered",
         ),
     }
-    Ok(supervisor.board().open(Urls { http, database, nats }))
+    Ok(supervisor.board().open(Urls { http, database, nats, nats_counters }))
 }
 
 async fn start_postgres(
@@ -65,7 +66,7 @@ async fn start_postgres(
     data: &DataDir,
     supervisor: &mut Supervisor,
 ) -> anyhow::Result<String> {
-    let postgres = Postgres::prepare(data, plan.ephemeral).await?;
+    let postgres = Postgres::prepare(data, plan.ephemeral, plan.counted).await?;
     supervisor.start(postgres.program());
     let board = supervisor.board();
     let ready = async || board.pid(Slot::Postgres).is_some_and(|pid| postgres.is_ready(pid));
@@ -73,15 +74,23 @@ async fn start_postgres(
     Ok(postgres.url())
 }
 
+/// Where the bus is, and who may use it.
+struct PrivateBus {
+    url: String,
+    counters: Option<String>,
+    users: Option<Users>,
+}
+
 async fn start_nats(
     plan: &Plan,
     data: &DataDir,
     supervisor: &mut Supervisor,
-) -> anyhow::Result<(String, Option<Users>)> {
-    let nats = Nats::prepare(data, plan.nats_users).await?;
+) -> anyhow::Result<PrivateBus> {
+    let nats = Nats::prepare(data, plan.nats_users, plan.counted).await?;
     supervisor.start(nats.program());
     wait_until(async || nats.is_ready().await, Slot::Nats, data, supervisor.board()).await?;
-    Ok((nats.url(), nats.users().cloned()))
+    let (url, counters) = (nats.url(), nats.counters());
+    Ok(PrivateBus { url, counters, users: nats.users().cloned() })
 }
 
 async fn wait_for_orchestrator(http: &str, data: &DataDir, board: &Board) -> anyhow::Result<()> {

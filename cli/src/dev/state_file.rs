@@ -15,6 +15,9 @@ pub(crate) struct DevState {
     pub(crate) url: String,
     pub(crate) database_url: String,
     pub(crate) nats_url: String,
+    /// Where nats-server tells its counters, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) nats_counters: Option<String>,
     pub(crate) pids: Pids,
 }
 
@@ -104,6 +107,7 @@ mod tests {
             url: "http://127.0.0.1:1".into(),
             database_url: "postgres://x".into(),
             nats_url: "nats://y".into(),
+            nats_counters: None,
             pids,
         };
         state.write(&dir).expect("written");
