@@ -20,12 +20,12 @@ impl WindowLimits {
 }
 
 /// How many steps may be on the bus or running: four for each live slot, so that no worker waits
-/// for the next, or what is finished in a twenty-fourth of a second, whichever is more. What is published
+/// for the next, or what is finished in a thirty-second of a second, whichever is more. What is published
 /// stands in a queue that nobody reorders: each hop of another task waits for that long behind it.
 pub fn window_size(live_slots: u32, finished_per_second: f64, limits: WindowLimits) -> u32 {
     let by_slots = live_slots.saturating_mul(4);
     // The cast saturates, and makes 0 of what is not a number.
-    let by_rate = (finished_per_second / 24.0).ceil() as u32;
+    let by_rate = (finished_per_second / 32.0).ceil() as u32;
     by_slots.max(by_rate).min(limits.max).max(limits.min)
 }
 
@@ -36,13 +36,16 @@ pub struct Source {
     pub priority: i8,
     /// How many steps wait.
     pub waiting: u32,
+    /// Whether it has only begun, and may be over soon.
+    pub begins: bool,
 }
 
 impl Source {
-    /// Every 25 steps of priority double the share: 1 at -100, 16 at 0, 256 at 100.
+    /// Every 25 steps of priority double the share: 1 at -100, 16 at 0, 256 at 100. What begins has four
+    /// times as much: a small batch is over before a large one beside it feels it.
     fn weight(self) -> u64 {
         let steps = (i32::from(self.priority).clamp(-100, 100) + 100) / 25;
-        1 << steps
+        1 << (steps + if self.begins { 2 } else { 0 })
     }
 }
 
@@ -97,9 +100,9 @@ mod tests {
             (0, 0.0, 256),
             (10, 0.0, 256),
             (100, 0.0, 400),
-            (100, 9_600.0, 400),
-            (100, 12_000.0, 500),
-            (100, 60_000.0, 2_500),
+            (100, 12_000.0, 400),
+            (100, 16_000.0, 500),
+            (100, 80_000.0, 2_500),
             (100, 1e12, 4096),
             (u32::MAX, 0.0, 4096),
             (0, f64::NAN, 256),
@@ -143,11 +146,25 @@ mod tests {
         }
     }
 
+    fn source(priority: i8, waiting: u32) -> Source {
+        Source { priority, waiting, begins: false }
+    }
+
+    #[test]
+    fn what_begins_has_four_times_as_much() {
+        let begins = |waiting| Source { begins: true, ..source(0, waiting) };
+        assert_eq!(share_out(100, 1, &[source(0, 1_000), begins(1_000)]), [20, 80]);
+        assert_eq!(share_out(100, 1, &[begins(1_000), begins(1_000)]), [50, 50]);
+        // As much as fifty steps of priority.
+        assert_eq!(share_out(100, 1, &[source(50, 1_000), begins(1_000)]), [50, 50]);
+        assert_eq!(share_out(100, 1, &[begins(1_000_000)]), [100]);
+    }
+
     #[test]
     fn shares() {
         fn check(room: u32, quantum: u32, sources: &[(i8, u32)], expect: &[u32]) {
             let sources: Vec<Source> =
-                sources.iter().map(|&(priority, waiting)| Source { priority, waiting }).collect();
+                sources.iter().map(|&(priority, waiting)| source(priority, waiting)).collect();
             assert_eq!(share_out(room, quantum, &sources), expect, "{room} {quantum} {sources:?}");
         }
         check(0, 8, &[(0, 5)], &[0]);
@@ -177,8 +194,8 @@ mod tests {
                         .iter()
                         .enumerate()
                         .map(|(n, &priority)| Source {
-                            priority,
-                            waiting: if n % 2 == 0 { waiting } else { 3 },
+                            begins: n == 2,
+                            ..source(priority, if n % 2 == 0 { waiting } else { 3 })
                         })
                         .collect();
                     let shares = share_out(room, quantum, &sources);

@@ -95,6 +95,8 @@ pub(crate) struct Published {
 const MAX_WAITING: usize = 8_192;
 /// Messages of one publish; a larger one would hold up what becomes ready meanwhile.
 const MAX_WORK: u32 = 2_048;
+/// Members that a batch has on the bus before it counts as one of the large ones.
+const BEGINNING: u32 = 2_048;
 /// An occupancy read from the bus is trusted for this long when the window is nearly full.
 const FRESH: Duration = Duration::from_millis(20);
 
@@ -258,7 +260,11 @@ impl Lane {
         let sources: Vec<Source> = self
             .batches
             .iter()
-            .map(|b| Source { priority: b.open.priority, waiting: b.publishable() })
+            .map(|b| Source {
+                priority: b.open.priority,
+                waiting: b.publishable(),
+                begins: b.open.published_upto < BEGINNING,
+            })
             .collect();
         let shares = share_out(room, quantum, &sources);
         let spans: Vec<Span> = self
