@@ -5,50 +5,64 @@ use std::time::{Duration, Instant};
 
 /// A step that takes no longer is quick.
 const QUICK: Duration = Duration::from_millis(5);
-/// What ended so long ago says nothing about what comes.
-const RECENT: Duration = Duration::from_millis(100);
+/// A step that takes no longer is brisk: what waits behind it is run within moments.
+const BRISK: Duration = Duration::from_millis(250);
+/// Quick or brisk steps that ended so long ago say nothing about what comes.
+const RECENT: Duration = Duration::from_millis(500);
 /// Steps that may wait for each slot: with the one that runs, the share of a slot in what is on the bus.
 const AHEAD: u32 = 3;
+/// Slots for which one may wait behind brisk ones, so that a slot that is freed has work at once.
+const BRISK_SHARE: u32 = 4;
 /// Steps that may wait in a worker, whatever its slots.
 const MOST_AHEAD: u32 = 512;
 
 /// How quickly the last steps of a worker ended.
 pub(crate) struct Pace {
     begun: Instant,
-    /// Quick steps since the last one that was not.
+    /// Quick steps since the last one that was not, and those that were brisk at least.
     quick: AtomicU32,
+    brisk: AtomicU32,
     /// When the last step ended, in milliseconds since the beginning.
     last_ms: AtomicU64,
 }
 
 impl Pace {
     pub(crate) fn new() -> Self {
-        Self { begun: Instant::now(), quick: AtomicU32::new(0), last_ms: AtomicU64::new(0) }
+        let none = || AtomicU32::new(0);
+        Self { begun: Instant::now(), quick: none(), brisk: none(), last_ms: AtomicU64::new(0) }
     }
 
     /// A step has ended that ran for so long.
     pub(crate) fn note(&self, ran: Duration) {
-        if ran <= QUICK {
-            // Wraps after four thousand million steps, and begins anew.
-            self.quick.fetch_add(1, Ordering::Relaxed);
-        } else {
-            self.quick.store(0, Ordering::Relaxed);
+        for (most, in_a_row) in [(QUICK, &self.quick), (BRISK, &self.brisk)] {
+            if ran <= most {
+                // Wraps after four thousand million steps, and begins anew.
+                in_a_row.fetch_add(1, Ordering::Relaxed);
+            } else {
+                in_a_row.store(0, Ordering::Relaxed);
+            }
         }
         self.last_ms.store(self.now_ms(), Ordering::Relaxed);
     }
 
     /// How many steps may be fetched beside those that run: none, unless as many as there are slots have
-    /// been quick, one after the other, a moment ago.
+    /// been quick or brisk, one after the other, a moment ago.
     pub(crate) fn ahead(&self, slots: u32) -> u32 {
         self.ahead_at(slots, self.now_ms())
     }
 
     fn ahead_at(&self, slots: u32, now_ms: u64) -> u32 {
         let age = now_ms.saturating_sub(self.last_ms.load(Ordering::Relaxed));
-        if self.quick.load(Ordering::Relaxed) < slots || age > RECENT.as_millis() as u64 {
-            return 0;
+        let all = |in_a_row: &AtomicU32| in_a_row.load(Ordering::Relaxed) >= slots;
+        if age > RECENT.as_millis() as u64 {
+            0
+        } else if all(&self.quick) {
+            slots.saturating_mul(AHEAD).min(MOST_AHEAD)
+        } else if all(&self.brisk) {
+            slots.div_ceil(BRISK_SHARE).min(MOST_AHEAD)
+        } else {
+            0
         }
-        slots.saturating_mul(AHEAD).min(MOST_AHEAD)
     }
 
     fn now_ms(&self) -> u64 {
@@ -74,8 +88,10 @@ mod tests {
         note(1, QUICK);
         assert_eq!((ahead(4, 0), ahead(5, 0)), (12, 0));
         note(1, QUICK + Duration::from_nanos(1));
+        assert_eq!((ahead(4, 0), ahead(5, 0), ahead(6, 0)), (1, 2, 0));
+        note(1, BRISK + Duration::from_nanos(1));
         assert_eq!(ahead(4, 0), 0);
         note(1_000, Duration::ZERO);
-        assert_eq!((ahead(1_000, 100), ahead(1_000, 101)), (MOST_AHEAD, 0));
+        assert_eq!((ahead(1_000, 500), ahead(1_000, 501)), (MOST_AHEAD, 0));
     }
 }
