@@ -13,7 +13,6 @@ use tasker_messages::{
 use tasker_sdk::{
     ContextParts, RegisteredHandler, StepContext, StepError, StepResult, code as sdk_code,
 };
-use tokio::sync::SemaphorePermit;
 
 use super::core::{Core, Stage};
 use super::held::Hold;
@@ -52,14 +51,7 @@ enum Ended {
 /// its hold meanwhile ends without one.
 pub(crate) async fn run_step(step: Step) {
     let core = Arc::clone(&step.hold.core);
-    let slot = match core.slots.try_acquire() {
-        Ok(slot) => slot,
-        Err(_) => match wait_for_slot(&core, &step).await {
-            Waited::Got(slot) => slot,
-            Waited::Taken => return,
-            Waited::Closed => return step.hold.leave_behind(),
-        },
-    };
+    let Ok(slot) = core.slots.acquire().await else { return step.hold.leave_behind() };
     let outcome = match core.shared.of(&core.bus, &step.place.namespace, &step.item).await {
         Ok(shared) => execute(&step, shared).await,
         Err(error) => Ended::With(Outcome {
@@ -80,7 +72,6 @@ pub(crate) async fn run_step(step: Step) {
         Ended::Yielded => return yield_step(step).await,
         Ended::Without => return,
     };
-    core.ledger.pace.note(ran);
     let Some(dispatch_seq) = core.held.end(&step.hold) else { return };
     match outcome {
         AttemptOutcome::Succeeded(_) => core.meters.succeeded.increment(1),
@@ -98,33 +89,6 @@ pub(crate) async fn run_step(step: Step) {
     };
     core.outbox.push(finished, step.place, step.item.node, step.hold).await;
     drop(slot);
-}
-
-/// How long a step that was fetched ahead waits for a slot before it is left to other workers: those before
-/// it are not as quick as the ones that it was fetched for.
-const PATIENCE: Duration = Duration::from_secs(2);
-
-/// What waiting for a slot came to.
-enum Waited<'a> {
-    Got(SemaphorePermit<'a>),
-    /// The step is not this worker's any more.
-    Taken,
-    /// There are no slots any more.
-    Closed,
-}
-
-/// Waits for a slot. Whoever waits for too long gives back whatever was fetched ahead.
-async fn wait_for_slot<'a>(core: &'a Core, step: &Step) -> Waited<'a> {
-    loop {
-        match tokio::time::timeout(PATIENCE, core.slots.acquire()).await {
-            Ok(Ok(slot)) => return Waited::Got(slot),
-            Ok(Err(_)) => return Waited::Closed,
-            Err(_) => core.give_back_surplus(PATIENCE).await,
-        }
-        if !core.held.is_current(&step.hold) {
-            return Waited::Taken;
-        }
-    }
 }
 
 /// Gives a step back, as another attempt that costs nothing of its budget: this one has stored how far

@@ -5,15 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use super::core::Core;
-use super::pace::Pace;
 
 /// What the decision how much to ask for rests on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Demand {
     /// Steps that the worker runs at a time.
     pub(crate) slots: u32,
-    /// Steps that may wait for a slot, because those before them are quick.
-    pub(crate) ahead: u32,
     /// Queues that it pulls.
     pub(crate) queues: u32,
     /// Deliveries that have not been finished, waiting ones included.
@@ -33,11 +30,10 @@ pub(crate) struct Demand {
 /// A queue whose backlog is not known keeps one credit, which costs the first message of a burst
 /// one round trip; a worker of a single queue keeps all its free slots. One credit of each other
 /// queue is left out of the count, so that empty queues do not keep slots from a full one: at most
-/// `slots + ahead + queues` deliveries are on their way or waiting. Requests are made in chunks of a
-/// quarter of the room, so that tiny handlers do not cost one each.
+/// `slots + queues` deliveries are on their way or waiting. Requests are made in chunks of a quarter
+/// of the slots, so that tiny handlers do not cost one each.
 pub(crate) fn next_request(demand: &Demand) -> u32 {
-    let most = demand.slots.saturating_add(demand.ahead);
-    let free = most.saturating_sub(demand.busy);
+    let free = demand.slots.saturating_sub(demand.busy);
     if free == 0 {
         return 0;
     }
@@ -47,12 +43,12 @@ pub(crate) fn next_request(demand: &Demand) -> u32 {
     let probe = if demand.queues <= 1 { demand.slots } else { 1 };
     let expected = u32::try_from(demand.backlog).unwrap_or(u32::MAX).max(probe);
     let wanted = expected.saturating_sub(demand.credit_here).min(room);
-    let enough = wanted >= chunk(most) || wanted == expected;
+    let enough = wanted >= chunk(demand.slots) || wanted == expected;
     if enough || (demand.credit_here == 0 && demand.impatient) { wanted } else { 0 }
 }
 
-fn chunk(most: u32) -> u32 {
-    (most / 4).max(1)
+fn chunk(slots: u32) -> u32 {
+    (slots / 4).max(1)
 }
 
 /// The shared account of all pull loops of a worker.
@@ -60,7 +56,6 @@ pub(crate) struct Ledger {
     account: Mutex<Account>,
     /// Tells pull loops that there may be room again.
     freed: watch::Sender<()>,
-    pub(crate) pace: Pace,
 }
 
 struct Account {
@@ -86,7 +81,7 @@ pub(crate) enum Ask {
 impl Ledger {
     pub(crate) fn new(slots: u32) -> Self {
         let account = Account { slots, queues: 0, busy: 0, credit: 0, starved: false };
-        Self { account: Mutex::new(account), freed: watch::Sender::new(()), pace: Pace::new() }
+        Self { account: Mutex::new(account), freed: watch::Sender::new(()) }
     }
 
     fn account(&self) -> MutexGuard<'_, Account> {
@@ -121,8 +116,7 @@ impl Ledger {
     pub(crate) fn ask(&self, credit_here: u32, backlog: u64, impatient: bool) -> Ask {
         let mut account = self.account();
         let Account { slots, queues, busy, credit, .. } = *account;
-        let ahead = self.pace.ahead(slots);
-        let demand = Demand { slots, ahead, queues, busy, credit, credit_here, backlog, impatient };
+        let demand = Demand { slots, queues, busy, credit, credit_here, backlog, impatient };
         let n = next_request(&demand);
         if n > 0 {
             account.credit += n;
@@ -175,9 +169,8 @@ impl Ledger {
     pub(crate) fn give(&self) {
         let mut account = self.account();
         account.busy = account.busy.saturating_sub(1);
-        let most = account.slots.saturating_add(self.pace.ahead(account.slots));
-        let free = most.saturating_sub(account.busy).saturating_sub(account.credit);
-        let wake = account.starved || free >= chunk(most);
+        let free = account.slots.saturating_sub(account.busy).saturating_sub(account.credit);
+        let wake = account.starved || free >= chunk(account.slots);
         account.starved = false;
         drop(account);
         if wake {
@@ -220,29 +213,7 @@ mod tests {
 
     fn demand(slots: u32, queues: u32, busy: u32, credit: (u32, u32), backlog: u64) -> Demand {
         let (credit, credit_here) = credit;
-        let (ahead, impatient) = (0, false);
-        Demand { slots, ahead, queues, busy, credit, credit_here, backlog, impatient }
-    }
-
-    #[test]
-    fn what_may_wait_is_asked_for_only_if_there_is_that_much() {
-        // (slots, ahead, busy, credit, backlog) -> asked
-        let table = [
-            // An idle queue keeps no more than its slots.
-            ((64, 448, 0, 0, 0), 64),
-            ((64, 448, 0, 0, 100), 100),
-            ((64, 448, 0, 0, 10_000), 512),
-            ((64, 448, 400, 0, 10_000), 0),
-            ((64, 448, 300, 0, 10_000), 212),
-            ((64, 448, 64, 256, 10_000), 192),
-            ((64, 448, 512, 0, 10_000), 0),
-            // As many as before are there, and it may not be ahead any more.
-            ((64, 0, 512, 0, 10_000), 0),
-        ];
-        for ((slots, ahead, busy, credit, backlog), expect) in table {
-            let demand = Demand { ahead, ..demand(slots, 1, busy, (credit, credit), backlog) };
-            assert_eq!(next_request(&demand), expect, "{demand:?}");
-        }
+        Demand { slots, queues, busy, credit, credit_here, backlog, impatient: false }
     }
 
     #[test]

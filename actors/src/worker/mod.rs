@@ -20,7 +20,6 @@ mod judge;
 mod ledger;
 mod outbox;
 mod outcomes;
-mod pace;
 mod place;
 mod plan_backend;
 mod plans;

@@ -3,7 +3,6 @@
 #[path = "../../../bus/tests/support/mod.rs"]
 mod server;
 
-mod ahead;
 mod delivery;
 mod fake;
 mod handlers;
