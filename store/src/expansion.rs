@@ -9,9 +9,9 @@ use tasker_guards::{CrashPoint, pass};
 use tasker_messages::{BatchId, Namespace, StepId, TaskId, TemplateId};
 use uuid::Uuid;
 
-use crate::copy::MemberCopy;
 use crate::counters::{FinishedTask, TaskDeltas};
 use crate::cursors::read_pages;
+use crate::member_rows::MemberRows;
 use crate::pool::{Tx, commit, retry_conflicts};
 use crate::release::release_children;
 use crate::{ReadyStep, Store, StoreError};
@@ -191,15 +191,15 @@ impl Store {
             let mine: Vec<&NewBatch> =
                 batches.iter().filter(|b| open.contains(&b.batchable_step)).collect();
             let inserted = insert_batches(&mut tx, &mine, true).await?;
-            let mut copy = MemberCopy::default();
+            let mut rows = MemberRows::default();
             let mut steps = BTreeMap::new();
             for batch in mine.iter().filter(|b| inserted.contains(&b.id)) {
                 for (ordinal, member) in (0..).zip(&batch.members) {
-                    copy.push(&batch.namespace, batch.task_id, batch.id, ordinal, member);
+                    rows.push(&batch.namespace, batch.task_id, batch.id, ordinal, member);
                 }
                 steps.insert(batch.batchable_step.as_uuid(), batch.id);
             }
-            copy.insert(&mut tx).await?;
+            rows.insert(&mut tx).await?;
             let sealed = settle_sealed(&mut tx, &steps).await?;
             pass(CrashPoint::SealWritten);
             commit(tx).await?;
@@ -272,11 +272,11 @@ impl Store {
                 &appended
             }
         };
-        let mut copy = MemberCopy::default();
+        let mut rows = MemberRows::default();
         for (ordinal, member) in (from..batch.expected).zip(members) {
-            copy.push(&batch.namespace, batch.task_id, id, ordinal, member);
+            rows.push(&batch.namespace, batch.task_id, id, ordinal, member);
         }
-        copy.insert(&mut tx).await?;
+        rows.insert(&mut tx).await?;
         let upto = batch.expected.min(from + members.len() as u32);
         Ok(Some(Chunk { tx, batch: id, from, upto }))
     }

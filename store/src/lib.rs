@@ -12,7 +12,6 @@ mod cancel;
 mod checkpoints;
 mod claims;
 mod convergence;
-mod copy;
 mod costs;
 mod counters;
 mod cursors;
@@ -25,6 +24,7 @@ mod expansion;
 mod floor;
 mod leases;
 mod lifecycle;
+mod member_rows;
 mod migrations;
 #[cfg(feature = "mutants")]
 mod mutants;
