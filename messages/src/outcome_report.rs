@@ -76,6 +76,15 @@ pub struct AttemptFinished {
     pub outcome: AttemptOutcome,
 }
 
+impl AttemptFinished {
+    /// Whether a step may follow it in the answer: not a member, which the rest of its batch is waited
+    /// for, nor what makes its children first.
+    pub fn may_bring_next(&self) -> bool {
+        matches!(self.kind, StepKind::Standard | StepKind::DeferredConvergence)
+            && matches!(self.outcome, AttemptOutcome::Succeeded(_))
+    }
+}
+
 fn is_false(b: &bool) -> bool {
     !*b
 }

@@ -159,6 +159,7 @@ async fn share(
         let (now, turn): (Vec<QueueUse>, u64) =
             (uses.iter().map(|(.., now)| *now).collect(), turn());
         let next = next_shares(limit, &now, &share_limit(limit, &now, turn));
+        tracing::trace!(%namespace, limit, ?now, ?next, "sharing a limit");
         let mut gave = false;
         // Those that give come first: should the time be up, nobody has got it twice.
         let mut order: Vec<usize> = (0..next.len()).collect();

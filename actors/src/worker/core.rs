@@ -30,7 +30,7 @@ pub(crate) struct Core {
     pub(crate) files: Arc<DataRoots>,
     pub(crate) ledger: Ledger,
     /// One permit per step that runs.
-    pub(crate) slots: Semaphore,
+    pub(crate) slots: Arc<Semaphore>,
     pub(crate) held: HeldSteps,
     pub(crate) shared: SharedParts,
     pub(crate) cancelled: Cancelled,
@@ -119,7 +119,7 @@ impl Core {
             registry,
             files: Arc::new(anchored(files)),
             ledger: Ledger::new(worker.slots),
-            slots: Semaphore::new((worker.slots as usize).min(Semaphore::MAX_PERMITS)),
+            slots: Arc::new(Semaphore::new((worker.slots as usize).min(Semaphore::MAX_PERMITS))),
             held: HeldSteps::default(),
             shared: SharedParts::new(worker.shared_cache_bytes),
             cancelled: Cancelled::default(),

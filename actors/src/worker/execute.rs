@@ -13,6 +13,7 @@ use tasker_messages::{
 use tasker_sdk::{
     ContextParts, RegisteredHandler, StepContext, StepError, StepResult, code as sdk_code,
 };
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::core::{Core, Stage};
 use super::held::Hold;
@@ -26,6 +27,8 @@ pub(crate) struct Step {
     pub(crate) attempt: u32,
     pub(crate) tries: u32,
     pub(crate) hold: Hold,
+    /// Its slot, if one was kept for it.
+    pub(crate) slot: Option<OwnedSemaphorePermit>,
 }
 
 /// What a step ended with.
@@ -49,9 +52,15 @@ enum Ended {
 
 /// Runs a step as soon as there is a slot, and hands its outcome over. A step that is taken from
 /// its hold meanwhile ends without one.
-pub(crate) async fn run_step(step: Step) {
+pub(crate) async fn run_step(mut step: Step) {
     let core = Arc::clone(&step.hold.core);
-    let Ok(slot) = core.slots.acquire().await else { return step.hold.leave_behind() };
+    let slot = match step.slot.take() {
+        Some(slot) => slot,
+        None => match Arc::clone(&core.slots).acquire_owned().await {
+            Ok(slot) => slot,
+            Err(_) => return step.hold.leave_behind(),
+        },
+    };
     let outcome = match core.shared.of(&core.bus, &step.place.namespace, &step.item).await {
         Ok(shared) => execute(&step, shared).await,
         Err(error) => Ended::With(Outcome {

@@ -346,7 +346,7 @@ impl Hold {
     /// Frees the slot; the delivery is still held.
     pub(crate) fn leave_slot(&mut self) {
         if std::mem::take(&mut self.seated) {
-            self.core.ledger.give();
+            self.core.ledger.give(1);
         }
     }
 

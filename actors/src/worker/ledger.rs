@@ -19,6 +19,8 @@ pub(crate) struct Demand {
     pub(crate) credit: u32,
     /// Those of this queue.
     pub(crate) credit_here: u32,
+    /// Of those of other queues, how many go beyond what is known to wait there.
+    pub(crate) idle_elsewhere: u32,
     /// Messages that wait on the server, as the last delivery of this queue said.
     pub(crate) backlog: u64,
     /// Whether to ask even for little: it has been waited for more.
@@ -29,16 +31,18 @@ pub(crate) struct Demand {
 ///
 /// A queue whose backlog is not known keeps one credit, which costs the first message of a burst
 /// one round trip; a worker of a single queue keeps all its free slots. One credit of each other
-/// queue is left out of the count, so that empty queues do not keep slots from a full one: at most
-/// `slots + queues` deliveries are on their way or waiting. Requests are made in chunks of a quarter
-/// of the slots, so that tiny handlers do not cost one each.
+/// queue is left out of the count, or what lies idle there, if that is more: empty queues do not keep
+/// slots from a full one, also where a queue was the only one when it asked. So at most
+/// `slots + max(slots, queues)` deliveries are on their way or waiting. Requests are made in chunks of a
+/// quarter of the slots, so that tiny handlers do not cost one each.
 pub(crate) fn next_request(demand: &Demand) -> u32 {
     let free = demand.slots.saturating_sub(demand.busy);
     if free == 0 {
         return 0;
     }
     let others = demand.credit.saturating_sub(demand.credit_here);
-    let counted = others.saturating_sub(demand.queues.saturating_sub(1));
+    let left_out = demand.idle_elsewhere.min(demand.slots).max(demand.queues.saturating_sub(1));
+    let counted = others.saturating_sub(left_out);
     let room = free.saturating_sub(counted).saturating_sub(demand.credit_here);
     let probe = if demand.queues <= 1 { demand.slots } else { 1 };
     let expected = u32::try_from(demand.backlog).unwrap_or(u32::MAX).max(probe);
@@ -63,8 +67,21 @@ struct Account {
     queues: u32,
     busy: u32,
     credit: u32,
+    /// The part of the credit that nothing is known to wait for.
+    idle: u32,
     /// Whether a queue without credit waits for room.
     starved: bool,
+}
+
+/// One queue's part of the account.
+#[derive(Debug, Default)]
+pub(crate) struct Here {
+    /// Deliveries that were asked for and have not come.
+    pub(crate) credit: u32,
+    /// Messages that wait on the server, as the last delivery said.
+    pub(crate) backlog: u64,
+    /// How many of `credit` the ledger counts as idle.
+    idle: u32,
 }
 
 /// What a pull loop is to do.
@@ -80,7 +97,7 @@ pub(crate) enum Ask {
 
 impl Ledger {
     pub(crate) fn new(slots: u32) -> Self {
-        let account = Account { slots, queues: 0, busy: 0, credit: 0, starved: false };
+        let account = Account { slots, queues: 0, busy: 0, credit: 0, idle: 0, starved: false };
         Self { account: Mutex::new(account), freed: watch::Sender::new(()) }
     }
 
@@ -113,10 +130,13 @@ impl Ledger {
     }
 
     /// Decides how much a queue asks for, and books it as credit.
-    pub(crate) fn ask(&self, credit_here: u32, backlog: u64, impatient: bool) -> Ask {
+    pub(crate) fn ask(&self, here: &Here, impatient: bool) -> Ask {
         let mut account = self.account();
-        let Account { slots, queues, busy, credit, .. } = *account;
-        let demand = Demand { slots, queues, busy, credit, credit_here, backlog, impatient };
+        let Account { slots, queues, busy, credit, idle, .. } = *account;
+        let &Here { credit: credit_here, backlog, idle: idle_here } = here;
+        let idle_elsewhere = idle.saturating_sub(idle_here);
+        let demand =
+            Demand { slots, queues, busy, credit, credit_here, idle_elsewhere, backlog, impatient };
         let n = next_request(&demand);
         if n > 0 {
             account.credit += n;
@@ -128,6 +148,23 @@ impl Ledger {
         let soon = next_request(&Demand { impatient: true, ..demand }) > 0;
         account.starved |= !soon;
         if soon { Ask::Soon } else { Ask::Wait }
+    }
+
+    /// Brings the count of idle credit up to what is known of a queue now.
+    pub(crate) fn note_idle(&self, here: &mut Here) {
+        let waiting = u32::try_from(here.backlog).unwrap_or(u32::MAX);
+        let idle = here.credit.saturating_sub(waiting);
+        if idle == here.idle {
+            return;
+        }
+        let mut account = self.account();
+        account.idle = account.idle.saturating_sub(here.idle) + idle;
+        let wake = idle > here.idle && std::mem::take(&mut account.starved);
+        here.idle = idle;
+        drop(account);
+        if wake {
+            self.freed.send_replace(());
+        }
     }
 
     /// Credit that was not used.
@@ -151,24 +188,22 @@ impl Ledger {
         account.busy += 1;
     }
 
-    /// Slots that nothing is booked for.
-    pub(crate) fn free(&self) -> u32 {
-        let account = self.account();
-        account.slots.saturating_sub(account.busy)
+    /// Books slots for steps that come without having been asked for: as many as nothing is booked for,
+    /// up to so many.
+    pub(crate) fn book(&self, most: u32) -> u32 {
+        let mut account = self.account();
+        let booked = account.slots.saturating_sub(account.busy).min(most);
+        account.busy += booked;
+        booked
     }
 
-    /// Books a slot for a step that has come without having been asked for, if there is one.
-    pub(crate) fn try_book(&self) -> bool {
+    /// So many deliveries are finished as far as slots are concerned.
+    pub(crate) fn give(&self, slots: u32) {
+        if slots == 0 {
+            return;
+        }
         let mut account = self.account();
-        let free = account.busy < account.slots;
-        account.busy += u32::from(free);
-        free
-    }
-
-    /// A delivery is finished as far as slots are concerned.
-    pub(crate) fn give(&self) {
-        let mut account = self.account();
-        account.busy = account.busy.saturating_sub(1);
+        account.busy = account.busy.saturating_sub(slots);
         let free = account.slots.saturating_sub(account.busy).saturating_sub(account.credit);
         let wake = account.starved || free >= chunk(account.slots);
         account.starved = false;
@@ -202,7 +237,7 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         if self.booked {
-            self.core.ledger.give();
+            self.core.ledger.give(1);
         }
     }
 }
@@ -211,9 +246,22 @@ impl Drop for Seat {
 mod tests {
     use super::*;
 
+    fn here(credit: u32, backlog: u64) -> Here {
+        Here { credit, backlog, idle: 0 }
+    }
+
     fn demand(slots: u32, queues: u32, busy: u32, credit: (u32, u32), backlog: u64) -> Demand {
         let (credit, credit_here) = credit;
-        Demand { slots, queues, busy, credit, credit_here, backlog, impatient: false }
+        Demand {
+            slots,
+            queues,
+            busy,
+            credit,
+            credit_here,
+            idle_elsewhere: 0,
+            backlog,
+            impatient: false,
+        }
     }
 
     #[test]
@@ -258,28 +306,57 @@ mod tests {
     }
 
     #[test]
-    fn never_more_than_slots_and_queues() {
+    fn a_queue_that_comes_later_finds_slots() {
+        let ledger = Ledger::new(8);
+        ledger.add_queue();
+        let (mut first, mut second) = (here(0, 0), here(0, 100));
+        // It is the only one, so that it keeps all slots.
+        assert_eq!(ledger.ask(&first, false), Ask::Request(8));
+        first.credit = 8;
+        ledger.note_idle(&mut first);
+        ledger.add_queue();
+        assert_eq!(ledger.ask(&second, false), Ask::Request(8));
+        second.credit = 8;
+        (0..4).for_each(|_| ledger.take());
+        ledger.void(4);
+        second.credit = 0;
+        // Something waits for the first one as well: what it has asked for is not idle any more.
+        first.backlog = 50;
+        ledger.note_idle(&mut first);
+        assert_eq!(ledger.ask(&second, false), Ask::Wait);
+        // And idle again, of which whoever waits hears.
+        let freed = ledger.freed();
+        first.backlog = 0;
+        ledger.note_idle(&mut first);
+        assert!(freed.has_changed().expect("open"));
+        assert_eq!(ledger.ask(&second, false), Ask::Request(4));
+    }
+
+    #[test]
+    fn never_more_than_twice_the_slots() {
         for slots in [1, 2, 7, 64] {
             for queues in [1, 2, 5] {
                 let ledger = Ledger::new(slots);
                 (0..queues).for_each(|_| ledger.add_queue());
-                let mut credit = vec![0; queues as usize];
+                let mut loops: Vec<Here> = (0..queues).map(|_| here(0, 0)).collect();
                 for round in 0..1_000_usize {
-                    let here = &mut credit[round % queues as usize];
-                    if let Ask::Request(n) = ledger.ask(*here, (round % 90) as u64, round % 3 == 0)
-                    {
-                        *here += n;
+                    let here = &mut loops[round % queues as usize];
+                    here.backlog = (round % 90) as u64;
+                    if let Ask::Request(n) = ledger.ask(here, round % 3 == 0) {
+                        here.credit += n;
                     }
-                    if *here > 0 && round % 4 != 0 {
-                        *here -= 1;
+                    if here.credit > 0 && round % 4 != 0 {
+                        here.credit -= 1;
                         ledger.take();
                     }
+                    ledger.note_idle(here);
                     if round % 5 == 0 && ledger.busy() > 0 {
-                        ledger.give();
+                        ledger.give(1);
                     }
                     let account = ledger.account();
-                    assert_eq!(account.credit, credit.iter().sum::<u32>());
-                    assert!(account.busy + account.credit <= slots + queues);
+                    assert_eq!(account.credit, loops.iter().map(|here| here.credit).sum::<u32>());
+                    assert_eq!(account.idle, loops.iter().map(|here| here.idle).sum::<u32>());
+                    assert!(account.busy + account.credit <= slots + slots.max(queues));
                 }
             }
         }
@@ -300,16 +377,16 @@ mod tests {
     fn a_starved_queue_is_woken() {
         let ledger = Ledger::new(8);
         ledger.add_queue();
-        assert_eq!(ledger.ask(0, 100, false), Ask::Request(8));
+        assert_eq!(ledger.ask(&here(0, 100), false), Ask::Request(8));
         (0..8).for_each(|_| ledger.take());
         let freed = ledger.freed();
-        assert_eq!(ledger.ask(0, 100, false), Ask::Wait);
-        ledger.give();
+        assert_eq!(ledger.ask(&here(0, 100), false), Ask::Wait);
+        ledger.give(1);
         assert!(freed.has_changed().expect("open"));
-        assert_eq!(ledger.ask(0, 100, false), Ask::Soon);
-        assert_eq!(ledger.ask(0, 100, true), Ask::Request(1));
+        assert_eq!(ledger.ask(&here(0, 100), false), Ask::Soon);
+        assert_eq!(ledger.ask(&here(0, 100), true), Ask::Request(1));
         ledger.void(1);
-        ledger.give();
-        assert_eq!(ledger.ask(0, 100, false), Ask::Request(2));
+        ledger.give(1);
+        assert_eq!(ledger.ask(&here(0, 100), false), Ask::Request(2));
     }
 }

@@ -25,6 +25,7 @@ mod plan_backend;
 mod plans;
 mod pull_loop;
 mod report;
+mod reserved;
 mod retry;
 mod shared_parts;
 

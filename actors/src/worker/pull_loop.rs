@@ -14,7 +14,7 @@ use super::claims::{Asking, ClaimsMessage};
 use super::core::{Core, Stage};
 use super::execute::{Step, run_step};
 use super::held::{Admitted, HeldSteps};
-use super::ledger::{Ask, Seat};
+use super::ledger::{Ask, Here, Seat};
 use super::place::Place;
 use super::retry::BackOff;
 
@@ -73,10 +73,8 @@ pub(crate) struct PullLoop {
     signal: watch::Receiver<Signal>,
     stage: watch::Receiver<Stage>,
     freed: watch::Receiver<()>,
-    /// The part of the ledger's credit that is this loop's.
-    credit: u32,
-    /// Messages that wait on the server, as the last delivery said.
-    backlog: u64,
+    /// The part of the ledger that is this loop's.
+    here: Here,
     /// What was published up to this sequence may have been delivered before, whatever the server
     /// says: it may have forgotten deliveries when it was restarted.
     claim_up_to: u64,
@@ -102,8 +100,7 @@ impl PullLoop {
             signal,
             stage: core.stage.subscribe(),
             freed: core.ledger.freed(),
-            credit: 0,
-            backlog: 0,
+            here: Here::default(),
             claim_up_to: 0,
             consumer: Consumer::default(),
             back_off: back_off(),
@@ -114,6 +111,7 @@ impl PullLoop {
     /// Pulls until the queue is not served any more or the worker drains.
     pub(crate) async fn run(mut self) {
         while !self.must_stop() {
+            self.core.ledger.note_idle(&mut self.here);
             let soon = self.ask().await;
             let see_again = async {
                 match soon {
@@ -139,7 +137,7 @@ impl PullLoop {
 
     /// Asks for what there is room for. Returns whether to see again soon.
     async fn ask(&mut self) -> bool {
-        match self.core.ledger.ask(self.credit, self.backlog, false) {
+        match self.core.ledger.ask(&self.here, false) {
             Ask::Request(n) => self.request(n).await,
             Ask::Soon => return true,
             Ask::Wait => {}
@@ -148,14 +146,14 @@ impl PullLoop {
     }
 
     async fn ask_for_little(&mut self) {
-        if let Ask::Request(n) = self.core.ledger.ask(self.credit, self.backlog, true) {
+        if let Ask::Request(n) = self.core.ledger.ask(&self.here, true) {
             self.request(n).await;
         }
     }
 
     async fn request(&mut self, n: u32) {
-        let unsure = self.credit == 0 && self.consumer.may_be_another();
-        self.credit += n;
+        let unsure = self.here.credit == 0 && self.consumer.may_be_another();
+        self.here.credit += n;
         if let Err(error) = self.puller.request(n).await {
             tracing::warn!(%error, durable = self.place.durable, "not pulled");
             self.pause().await;
@@ -199,13 +197,13 @@ impl PullLoop {
     /// Brings the ledger up to what the puller says.
     fn balance(&mut self) {
         let credit = self.puller.credit();
-        self.core.ledger.void(self.credit.saturating_sub(credit));
-        self.credit = self.credit.min(credit);
+        self.core.ledger.void(self.here.credit.saturating_sub(credit));
+        self.here.credit = self.here.credit.min(credit);
         self.note_silence();
     }
 
     fn note_silence(&mut self) {
-        if self.credit == 0 && self.consumer.silent_since.is_none() {
+        if self.here.credit == 0 && self.consumer.silent_since.is_none() {
             self.consumer.silent_since = Some(Instant::now());
         }
     }
@@ -214,9 +212,9 @@ impl PullLoop {
         match event {
             PullEvent::Message(delivery) => {
                 let seat = Seat::take(&self.core);
-                self.credit = self.credit.saturating_sub(1);
+                self.here.credit = self.here.credit.saturating_sub(1);
                 self.note_silence();
-                self.backlog = delivery.pending;
+                self.here.backlog = delivery.pending;
                 self.back_off = back_off();
                 if self.consumer.follow(&delivery) {
                     tracing::warn!(durable = self.place.durable, "the consumer was made anew");
@@ -226,7 +224,7 @@ impl PullLoop {
                 self.take_in(delivery, seat).await;
             }
             PullEvent::CreditReturned(_) => {
-                self.backlog = 0;
+                self.here.backlog = 0;
                 self.balance();
             }
             PullEvent::Reset(reason) => {
@@ -248,7 +246,7 @@ impl PullLoop {
         if item.limited {
             // What waits comes when others have ended, perhaps to another worker: slots are not kept
             // for it.
-            self.backlog = 0;
+            self.here.backlog = 0;
         }
         if core.cancelled.has_task(&self.place.namespace, &item) {
             drop(seat);
@@ -281,7 +279,7 @@ impl PullLoop {
             return hold.leave_behind();
         }
         let place = Arc::clone(&self.place);
-        let step = Step { attempt: item.attempt, tries: item.tries, item, place, hold };
+        let step = Step { attempt: item.attempt, tries: item.tries, item, place, hold, slot: None };
         if must_claim {
             core.claims.cast(ClaimsMessage::Claim(Box::new(Asking { step, redelivered })));
         } else {
@@ -356,7 +354,7 @@ impl PullLoop {
     /// request is being given up would count as delivered, and be charged.
     async fn use_up_credit(&mut self) {
         let end = Instant::now() + LAST_CREDIT;
-        while self.credit > 0 {
+        while self.here.credit > 0 {
             let quiet = Instant::now() + QUIET;
             tokio::select! {
                 biased;
@@ -400,7 +398,9 @@ fn is_late(item: &WorkItem, delivery: &Delivery) -> bool {
 
 impl Drop for PullLoop {
     fn drop(&mut self) {
-        self.core.ledger.void(self.credit);
+        let credit = std::mem::take(&mut self.here.credit);
+        self.core.ledger.note_idle(&mut self.here);
+        self.core.ledger.void(credit);
         self.core.ledger.remove_queue();
     }
 }

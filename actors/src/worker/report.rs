@@ -1,5 +1,6 @@
 //! One report: sent until it is answered, then acknowledged.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use super::execute::{Step, run_step};
 use super::held::{Admitted, HeldStep, HeldSteps, Hold};
 use super::outbox::Finished;
 use super::place::Place;
+use super::reserved::Reserved;
 use super::retry::BackOff;
 
 /// Outcomes of one namespace for one orchestrator.
@@ -90,6 +92,11 @@ impl Report {
         }
     }
 
+    /// How many steps its answer may bring.
+    fn may_bring(&self) -> u32 {
+        self.outcomes.iter().filter(|attempt| attempt.may_bring_next()).count() as u32
+    }
+
     fn halve(mut self) -> (Self, Self) {
         let half = self.outcomes.len() / 2;
         let second = Report {
@@ -121,7 +128,8 @@ pub(crate) async fn deliver(core: Arc<Core>, report: Report, unanswered: OwnedSe
             }
         }
         pass(CrashPoint::ReportBegins);
-        match send(&core, &report).await {
+        let mut slots = Reserved::up_to(&core, report.may_bring());
+        match send(&core, &report, &mut slots).await {
             Ok(answer) => {
                 pass(CrashPoint::ReportAnswered);
                 if rest.is_empty() {
@@ -129,7 +137,7 @@ pub(crate) async fn deliver(core: Arc<Core>, report: Report, unanswered: OwnedSe
                 }
                 // First, so that work goes on while messages are acknowledged; and while the report
                 // is still held, so that a worker that drains waits for it.
-                go_on(&core, &report, answer.next).await;
+                go_on(&core, &report, answer.next, slots).await;
                 settle(&core, report, &answer.verdicts).await;
                 pass(CrashPoint::ReportAcked);
             }
@@ -167,15 +175,15 @@ fn replace_culprit(mut report: Report, refusal: Refusal) -> Option<Report> {
 }
 
 /// Asks until there is an answer: first the orchestrator that dispatched the steps, then any.
-async fn send(core: &Core, report: &Report) -> Result<OutcomeVerdicts, Refusal> {
-    let takes = match core.stage() {
-        Stage::Serving => core.ledger.free().min(report.outcomes.len() as u32),
-        Stage::Draining | Stage::Killed | Stage::Drained => 0,
-    };
+async fn send(
+    core: &Core,
+    report: &Report,
+    slots: &mut Reserved,
+) -> Result<OutcomeVerdicts, Refusal> {
     let message = Message {
         worker: core.id,
         outcomes: &report.outcomes,
-        takes,
+        takes: slots.len(),
         tells_schemas: true,
         tells_events: true,
     };
@@ -186,10 +194,13 @@ async fn send(core: &Core, report: &Report) -> Result<OutcomeVerdicts, Refusal> 
     let mut to = subject::outcome_at(&report.namespace, report.node);
     loop {
         core.meters.reports.increment(1);
-        let answer = tokio::select! {
-            answer = core.bus.request_raw(to.clone(), &[], payload.clone(), timeout) => answer,
-            () = in_a_hurry(core) => Err(RequestError::TimedOut { subject: to.clone(), timeout: HURRY }),
+        let ask = async {
+            tokio::select! {
+                answer = core.bus.request_raw(to.clone(), &[], payload.clone(), timeout) => answer,
+                () = in_a_hurry(core) => Err(RequestError::TimedOut { subject: to.clone(), timeout: HURRY }),
+            }
         };
+        let answer = keeping(slots, ask).await;
         let error = match answer {
             Ok(verdicts) => return Ok(verdicts),
             Err(error) => error,
@@ -206,6 +217,18 @@ async fn send(core: &Core, report: &Report) -> Result<OutcomeVerdicts, Refusal> 
         }
         to = any;
     }
+}
+
+/// Waits for an answer, and keeps slots for what it brings for as long as that is worth it.
+async fn keeping<T>(slots: &mut Reserved, answer: impl Future<Output = T>) -> T {
+    let mut answer = pin!(answer);
+    tokio::select! {
+        biased;
+        answer = &mut answer => return answer,
+        () = slots.expire() => {}
+    }
+    slots.give_back();
+    answer.await
 }
 
 /// Returns when a worker that ends has waited long enough: whoever it asks may have ended as well.
@@ -232,7 +255,7 @@ fn refused_for_good(error: &RequestError) -> Option<Refusal> {
 
 /// Runs the steps that came with an answer. They are on no stream: one that is not run is given
 /// back.
-async fn go_on(core: &Arc<Core>, report: &Report, next: Vec<NextStep>) {
+async fn go_on(core: &Arc<Core>, report: &Report, next: Vec<NextStep>, mut slots: Reserved) {
     let mut refused = Vec::new();
     for NextStep { after, item } in next {
         let Some(place) = report.places.get(after as usize) else {
@@ -242,12 +265,9 @@ async fn go_on(core: &Arc<Core>, report: &Report, next: Vec<NextStep>) {
         if core.cancelled.has_task(&report.namespace, &item) {
             continue;
         }
-        if core.stage() != Stage::Serving {
-            refused.push(released(&item));
-            continue;
-        }
-        if !core.ledger.try_book() {
-            // What was pulled meanwhile has taken the slot, perhaps for long.
+        let slot = if core.stage() == Stage::Serving { slots.take_one() } else { None };
+        if slot.is_none() {
+            // The answer came late: what was pulled meanwhile has taken the slot, perhaps for long.
             refused.push(released(&item));
             continue;
         }
@@ -255,10 +275,10 @@ async fn go_on(core: &Arc<Core>, report: &Report, next: Vec<NextStep>) {
             Admitted::New(hold) => {
                 let place = Arc::clone(place);
                 let (attempt, tries) = (item.attempt, item.tries);
-                tokio::spawn(run_step(Step { attempt, tries, item, place, hold }));
+                tokio::spawn(run_step(Step { attempt, tries, item, place, hold, slot }));
             }
             // The sweep has sent it meanwhile, and the message was faster.
-            Admitted::Known(_) => core.ledger.give(),
+            Admitted::Known(_) => core.ledger.give(1),
         }
     }
     if !refused.is_empty() {

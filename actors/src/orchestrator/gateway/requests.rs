@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use tasker_bus::Incoming;
 use tasker_messages::subject::Request;
 use tasker_messages::{
-    AttemptOutcome, CheckpointVerdict, ClaimReply, ClaimRequest, IDEMPOTENCY_HEADER, Namespace,
-    OutcomeReport, OutcomeVerdicts, Refusal, ReleaseReply, ReleaseRequest, SaveCheckpoint,
-    TaskRequest, Verdict, code,
+    AttemptFinished, AttemptOutcome, CheckpointVerdict, ClaimReply, ClaimRequest,
+    IDEMPOTENCY_HEADER, Namespace, OutcomeReport, OutcomeVerdicts, Refusal, ReleaseReply,
+    ReleaseRequest, SaveCheckpoint, TaskRequest, Verdict, code,
 };
 use tasker_store::FinishedAttempt;
 use tokio::sync::oneshot;
@@ -85,10 +85,15 @@ async fn report(
     let report: OutcomeReport = reads::parse_carrier(&incoming.payload)?;
     report.check().map_err(reads::refuse)?;
     let worker = report.worker;
-    let takes = if node.limits.hands_over(namespace) { report.takes as usize } else { 0 };
+    let mut takes = if node.limits.hands_over(namespace) { report.takes } else { 0 };
     let (schemas, events) = (!report.tells_schemas, !report.tells_events);
-    let attempts = report.outcomes.into_iter().enumerate().map(|(n, finished)| FinishedAttempt {
-        takes_next: n < takes,
+    let mut takes_next = |finished: &AttemptFinished| {
+        let takes_next = takes > 0 && finished.may_bring_next();
+        takes -= u32::from(takes_next);
+        takes_next
+    };
+    let attempts = report.outcomes.into_iter().map(|finished| FinishedAttempt {
+        takes_next: takes_next(&finished),
         step_id: finished.step_id,
         attempt: finished.attempt,
         dispatch_seq: finished.dispatch_seq,
