@@ -120,6 +120,9 @@ impl Store {
         &self,
         attempts: &[(StepId, u32)],
     ) -> Result<Vec<(StepId, u32)>, StoreError> {
+        if attempts.is_empty() {
+            return Ok(Vec::new());
+        }
         let (ids, numbers): (Vec<_>, Vec<_>) =
             attempts.iter().map(|(id, attempt)| (id.as_uuid(), *attempt as i32)).unzip();
         let rows = sqlx::query!(

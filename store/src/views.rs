@@ -151,9 +151,12 @@ impl Store {
         let row = task.fetch_optional(&mut *connection).await?;
         connection.give_back();
         let Some(row) = row else { return Ok(None) };
-        // After the task: one that has ended must not be shown with steps that still ran.
-        let (batches, steps) = tokio::try_join!(self.view_batches(id), self.steps_of_task(id))?;
         let template = self.template(TemplateId::from_uuid(row.template_id)).await?;
+        let batches = async {
+            if template.has_batches() { self.view_batches(id).await } else { Ok(Vec::new()) }
+        };
+        // After the task: one that has ended must not be shown with steps that still ran.
+        let (batches, steps) = tokio::try_join!(batches, self.steps_of_task(id))?;
         Ok(Some(TaskView {
             id,
             namespace: parse("namespace", &row.namespace)?,
@@ -399,33 +402,27 @@ impl Store {
         max_members: u32,
         max_bytes: usize,
     ) -> Result<Option<MembersPage>, StoreError> {
-        let expected = sqlx::query_scalar!(
-            "select expected from tasker.batches where id = $1 and namespace = $2",
-            request.batch_id.as_uuid(),
-            namespace.as_str(),
-        )
-        .fetch_optional(&self.hot)
-        .await?;
-        let Some(expected) = expected.map(|n| n as u32) else { return Ok(None) };
         let limit = request.limit.clamp(1, max_members);
-        let upto = request.from.saturating_add(limit).min(expected);
-        let mut page = MembersPage { members: Vec::new(), next: None };
-        if request.from >= upto {
-            return Ok(Some(page));
-        }
+        let last = request.from.saturating_add(limit - 1);
         let rows = sqlx::query_file!(
             "queries/views/members.sql",
             request.batch_id.member(request.from).as_uuid(),
-            request.batch_id.member(upto - 1).as_uuid(),
+            request.batch_id.member(last).as_uuid(),
             max_bytes as i64,
+            request.batch_id.as_uuid(),
+            namespace.as_str(),
         )
         .fetch_all(&self.hot)
         .await?;
+        let Some(expected) = rows.first().map(|row| row.expected as u32) else { return Ok(None) };
+        let upto = request.from.saturating_add(limit).min(expected);
+        let mut page = MembersPage { members: Vec::new(), next: None };
         for row in rows {
+            let (Some(id), Some(name), Some(state)) = (row.id, row.name, row.state) else { break };
             page.members.push(MemberResult {
-                ordinal: StepId::from_uuid(row.id).ordinal(),
-                name: row.name,
-                state: parse("step state", &row.state)?,
+                ordinal: StepId::from_uuid(id).ordinal(),
+                name,
+                state: parse("step state", &state)?,
                 result: row.result.map(raw).transpose()?,
                 error: failure(row.error)?,
             });

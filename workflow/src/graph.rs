@@ -146,6 +146,11 @@ impl Template {
         Some((position, self.steps.get(position)?))
     }
 
+    /// Whether its tasks may have batches.
+    pub fn has_batches(&self) -> bool {
+        self.steps.iter().any(|step| step.kind == StepKind::Batchable)
+    }
+
     /// The batch worker of a batchable step.
     pub fn worker_of(&self, batchable: &str) -> Option<&StepTemplate> {
         let (position, step) = self.step(batchable)?;

@@ -79,10 +79,8 @@ async fn judge_structure(
 ) -> Result<(), StoreError> {
     let batchables = set.iter().filter(|a| a.kind == StepKind::Batchable && a.ending.is_ok());
     let batchables: Vec<(StepId, u32)> = batchables.map(|a| (a.step_id, a.attempt)).collect();
-    let appended: HashMap<StepId, u32> = match batchables.is_empty() {
-        true => HashMap::new(),
-        false => node.store.count_appended(&batchables).await?.into_iter().collect(),
-    };
+    let appended: HashMap<StepId, u32> =
+        node.store.count_appended(&batchables).await?.into_iter().collect();
     let most = node.settings.batches.max_members;
     for attempt in set.iter_mut().filter(|a| is_judged(a.kind)) {
         let Some(JudgedStep { template, name, .. }) = steps.get(&attempt.step_id) else {

@@ -1,4 +1,4 @@
--- At least one member, then as many as fit into the byte limit.
+-- At least one member, then as many as fit into the byte limit; and of how many, also where there is none.
 with page as (
     select s.id, s.name, o.state, o.result, o.error,
            sum(coalesce(octet_length(o.result::text), 0) + coalesce(octet_length(o.error::text), 0))
@@ -8,7 +8,9 @@ with page as (
     join tasker.outcomes o on o.step_id = s.id
     where s.id between $1 and $2
 )
-select id, name, state::text as "state!", result::text as result, error::text as error
-from page
-where bytes <= $3 or n = 1
-order by id
+select b.expected, p.id as "id?", p.name as "name?", p.state::text as "state?",
+       p.result::text as result, p.error::text as error
+from tasker.batches b
+left join page p on p.bytes <= $3 or p.n = 1
+where b.id = $4 and b.namespace = $5
+order by p.id
