@@ -33,7 +33,8 @@ pub(crate) struct Demand {
 /// one round trip; a worker of a single queue keeps all its free slots. One credit of each other
 /// queue is left out of the count, or what lies idle there, if that is more: empty queues do not keep
 /// slots from a full one, also where a queue was the only one when it asked. So at most
-/// `slots + max(slots, queues)` deliveries are on their way or waiting. Requests are made in chunks of a
+/// `slots + max(slots, queues)` deliveries are on their way or waiting, beside what is reserved: where
+/// steps are slow, a burst in a queue that was idle may wait here for a slot. Requests are made in chunks of a
 /// quarter of the slots, so that tiny handlers do not cost one each.
 pub(crate) fn next_request(demand: &Demand) -> u32 {
     let free = demand.slots.saturating_sub(demand.busy);

@@ -154,6 +154,8 @@ impl PullLoop {
     async fn request(&mut self, n: u32) {
         let unsure = self.here.credit == 0 && self.consumer.may_be_another();
         self.here.credit += n;
+        // At once: a queue that comes meanwhile is not to wait until something happens here.
+        self.core.ledger.note_idle(&mut self.here);
         if let Err(error) = self.puller.request(n).await {
             tracing::warn!(%error, durable = self.place.durable, "not pulled");
             self.pause().await;

@@ -180,15 +180,7 @@ async fn send(
     report: &Report,
     slots: &mut Reserved,
 ) -> Result<OutcomeVerdicts, Refusal> {
-    let message = Message {
-        worker: core.id,
-        outcomes: &report.outcomes,
-        takes: slots.len(),
-        tells_schemas: true,
-        tells_events: true,
-    };
-    let payload = serde_json::to_vec(&message).map(Bytes::from);
-    let payload = payload.map_err(|e| Refusal::new(code::RESULT_NOT_STORABLE, e.to_string()))?;
+    let mut payload = message(core, report, slots.len())?;
     let timeout = core.settings.worker.report_timeout();
     let mut back_off = BackOff::of_requests();
     let mut to = subject::outcome_at(&report.namespace, report.node);
@@ -210,6 +202,9 @@ async fn send(
         }
         core.meters.reports_repeated.increment(1);
         tracing::debug!(%error, outcomes = report.outcomes.len(), "reporting again");
+        // Others may use them while this goes on.
+        slots.give_back();
+        payload = message(core, report, 0)?;
         let gone = matches!(error, RequestError::NoResponders { .. });
         let any = Request::Outcome.subject(&report.namespace);
         if to == any || !gone {
@@ -217,6 +212,18 @@ async fn send(
         }
         to = any;
     }
+}
+
+fn message(core: &Core, report: &Report, takes: u32) -> Result<Bytes, Refusal> {
+    let message = Message {
+        worker: core.id,
+        outcomes: &report.outcomes,
+        takes,
+        tells_schemas: true,
+        tells_events: true,
+    };
+    let payload = serde_json::to_vec(&message);
+    payload.map(Bytes::from).map_err(|e| Refusal::new(code::RESULT_NOT_STORABLE, e.to_string()))
 }
 
 /// Waits for an answer, and keeps slots for what it brings for as long as that is worth it.

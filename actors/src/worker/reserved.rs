@@ -1,5 +1,5 @@
 //! Slots kept free for the steps that the answer to a report may bring: what a worker says it takes, it
-//! has room for when it comes, whatever is delivered meanwhile.
+//! has room for, whatever is delivered meanwhile, unless the answer takes longer than a second.
 
 use std::sync::Arc;
 
