@@ -111,7 +111,8 @@ impl Watch {
     ) -> (oneshot::Sender<()>, JoinHandle<anyhow::Result<Vec<Sample>>>) {
         let (stop, mut stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(async move {
-            let mut last_success = Instant::now();
+            // Since the first look of those in a row that have failed: a look itself may take long.
+            let mut failing_since = None;
             loop {
                 if let Ok(state) = cluster_state() {
                     self.state = state;
@@ -119,10 +120,14 @@ impl Watch {
                 match self.look().await {
                     Ok(found) => {
                         ensure!(found["ok"] == true, "an invariant is broken: {found:#}");
-                        last_success = Instant::now();
+                        failing_since = None;
                     }
-                    Err(error) if last_success.elapsed() > OUTAGE => return Err(error),
-                    Err(_) => {}
+                    Err(error) => {
+                        let since: Instant = *failing_since.get_or_insert_with(Instant::now);
+                        if since.elapsed() > OUTAGE {
+                            return Err(error);
+                        }
+                    }
                 }
                 let is_over = tokio::time::timeout(LOOK, &mut stopped).await.is_ok();
                 if is_over {
