@@ -54,7 +54,7 @@ faults: setup ## the fault tests at their full counts, for hours; goes on where 
 mutants: setup ## switch guards of the protocol off, one at a time: a test must notice each; target/mutants.md
 	@scripts/mutants $(ARGS)
 
-soak: setup ## one cluster under load and hurt again and again for MINUTES=60, verified every ten seconds
+soak: setup ## one cluster under load and hurt again and again for MINUTES=60, verified again and again
 	@MINUTES="$(MINUTES)" scripts/soak
 
 upgrade: setup ## upgrade a cluster under load from the commit REF=HEAD~1 to this one, and to a next one, and back

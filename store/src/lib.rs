@@ -39,6 +39,7 @@ mod retention;
 mod retries;
 mod shared;
 mod submit;
+mod task_views;
 mod templates;
 mod tokens;
 mod verify;

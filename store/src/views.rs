@@ -29,7 +29,7 @@ where
     text.parse().map_err(|e: T::Err| StoreError::stored(what, e))
 }
 
-fn raw(text: String) -> Result<Box<RawValue>, StoreError> {
+pub(crate) fn raw(text: String) -> Result<Box<RawValue>, StoreError> {
     RawValue::from_string(text).map_err(|e| StoreError::stored("json", e))
 }
 
@@ -54,7 +54,7 @@ pub(crate) fn step_state(
 }
 
 /// A step and its outcome as one row.
-struct StepRow {
+pub(crate) struct StepRow {
     id: Uuid,
     name: String,
     kind: String,
@@ -78,7 +78,7 @@ struct StepRow {
 }
 
 impl StepRow {
-    fn view(self, template: &Template) -> Result<StepView, StoreError> {
+    pub(crate) fn view(self, template: &Template) -> Result<StepView, StoreError> {
         let kind = parse("step kind", &self.kind)?;
         let state = step_state(self.outcome.as_deref(), kind, self.unsettled, &self.live_state)?;
         let inputs = match &self.cursor {
@@ -136,44 +136,8 @@ fn inputs(
 }
 
 impl Store {
-    /// A task with its steps; members of larger batches are left out.
-    pub async fn view_task(
-        &self,
-        id: TaskId,
-        namespace: Option<&Namespace>,
-    ) -> Result<Option<TaskView>, StoreError> {
-        let task = sqlx::query_file!(
-            "queries/views/task.sql",
-            id.as_uuid(),
-            namespace.map(Namespace::as_str)
-        );
-        let mut connection = self.reads.lend().await?;
-        let row = task.fetch_optional(&mut *connection).await?;
-        connection.give_back();
-        let Some(row) = row else { return Ok(None) };
-        let template = self.template(TemplateId::from_uuid(row.template_id)).await?;
-        let batches = async {
-            if template.has_batches() { self.view_batches(id).await } else { Ok(Vec::new()) }
-        };
-        // After the task: one that has ended must not be shown with steps that still ran.
-        let (batches, steps) = tokio::try_join!(batches, self.steps_of_task(id))?;
-        Ok(Some(TaskView {
-            id,
-            namespace: parse("namespace", &row.namespace)?,
-            name: row.name,
-            version: row.version,
-            state: parse("task state", &row.state)?,
-            priority: row.priority as i8,
-            error: failure(row.error)?,
-            created_at: rfc3339(row.created_at),
-            finished_at: row.finished_at.map(rfc3339),
-            context: raw(row.context)?,
-            steps: steps.into_iter().map(|s| s.view(&template)).collect::<Result<_, _>>()?,
-            batches,
-        }))
-    }
-
-    async fn steps_of_task(&self, id: TaskId) -> Result<Vec<StepRow>, StoreError> {
+    /// The steps of a task; members of larger batches are left out.
+    pub(crate) async fn steps_of_task(&self, id: TaskId) -> Result<Vec<StepRow>, StoreError> {
         let mut connection = self.reads.lend().await?;
         let steps = sqlx::query_file_as!(
             StepRow,
@@ -276,24 +240,6 @@ impl Store {
         .await?;
         connection.give_back();
         Ok(ended)
-    }
-
-    /// A task in numbers, for progress displays.
-    pub async fn summarize_task(&self, id: TaskId) -> Result<Option<TaskSummary>, StoreError> {
-        let row = sqlx::query_file!("queries/views/task.sql", id.as_uuid(), None::<&str>)
-            .fetch_optional(&self.api)
-            .await?;
-        let Some(row) = row else { return Ok(None) };
-        Ok(Some(TaskSummary {
-            id,
-            namespace: parse("namespace", &row.namespace)?,
-            name: row.name,
-            version: row.version,
-            state: parse("task state", &row.state)?,
-            created_at: rfc3339(row.created_at),
-            finished_at: row.finished_at.map(rfc3339),
-            batches: self.view_batches(id).await?,
-        }))
     }
 
     /// Whether these tasks have ended, and how; those that have not are left out.

@@ -43,10 +43,7 @@ impl Store {
         id: TaskId,
         live_within: Duration,
     ) -> Result<Option<Why>, StoreError> {
-        let row = sqlx::query_file!("queries/views/task.sql", id.as_uuid(), None::<&str>)
-            .fetch_optional(&self.api)
-            .await?;
-        let Some(row) = row else { return Ok(None) };
+        let Some(row) = self.task_row(id, None).await? else { return Ok(None) };
         let state: TaskState = parse("task state", &row.state)?;
         let namespace: Namespace = parse("namespace", &row.namespace)?;
         let template = self.template(TemplateId::from_uuid(row.template_id)).await?;

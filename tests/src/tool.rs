@@ -105,10 +105,18 @@ impl Tool {
     /// # Errors
     /// If it cannot be started, is ended by a signal or takes longer than 90 s.
     pub async fn run(&self, arguments: &[&str]) -> anyhow::Result<Ended> {
+        self.run_within(LIMIT, arguments).await
+    }
+
+    /// The same of a command that may take so long.
+    ///
+    /// # Errors
+    /// As [`Self::run`], with another limit.
+    pub async fn run_within(&self, limit: Duration, arguments: &[&str]) -> anyhow::Result<Ended> {
         let mut command = tokio::process::Command::from(self.command());
         command.args(arguments).current_dir(repository()).kill_on_drop(true);
         command.stdin(Stdio::null());
-        let output = tokio::time::timeout(LIMIT, command.output());
+        let output = tokio::time::timeout(limit, command.output());
         let output = output.await.with_context(|| format!("{arguments:?} takes too long"))??;
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         let (stdout, stderr) = (text(output.stdout), text(output.stderr));

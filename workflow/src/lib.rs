@@ -33,7 +33,7 @@ pub use convergence::{
 };
 pub use decision::{choose, stored_choice};
 pub use delivery::{AfterReport, Dispatched, Meeting, after_report, meet};
-pub use dispatch::{Source, WindowLimits, publishable, share_out, window_size};
+pub use dispatch::{Share, Source, WindowLimits, publishable, share_out, window_size};
 pub use event::{
     AttemptEnd, EventCondition, EventTemplate, UnknownCondition, attempt_end, events_of,
 };

@@ -42,6 +42,9 @@ pub(crate) struct ConvergenceState {
 /// does not fit.
 const MAX_SET: u32 = 128;
 const MAX_IN_FLIGHT: u32 = 2;
+/// While a transaction is under way, so many tasks must wait for a second one: one costs eight statements,
+/// however few they are.
+const WORTHWHILE: u32 = 32;
 const MAX_WAITING: u32 = 16_384;
 
 impl Actor for ConvergenceActor {
@@ -55,7 +58,7 @@ impl Actor for ConvergenceActor {
         (node, links): (Node, Links),
     ) -> Result<ConvergenceState, ActorProcessingErr> {
         myself.send_interval(Duration::from_secs(1), || ConvergenceMessage::Sweep);
-        let gather = Gather::new(MAX_IN_FLIGHT, MAX_SET, MAX_WAITING);
+        let gather = Gather::new(MAX_IN_FLIGHT, MAX_SET, MAX_WAITING).worthwhile(WORTHWHILE);
         Ok(ConvergenceState { node, links, gather, waiting: HashSet::new() })
     }
 

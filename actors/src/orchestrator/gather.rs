@@ -1,13 +1,14 @@
 use std::collections::VecDeque;
 
 /// Gathers what waits into sets while earlier sets are being worked off: at once when idle, larger
-/// under load.
+/// under load. One set beside another must be worth it.
 pub(crate) struct Gather<T> {
     waiting: VecDeque<T>,
     in_flight: u32,
     max_in_flight: u32,
     max_set: usize,
     max_waiting: usize,
+    worthwhile: usize,
 }
 
 impl<T> Gather<T> {
@@ -18,7 +19,13 @@ impl<T> Gather<T> {
             max_in_flight,
             max_set: max_set as usize,
             max_waiting: max_waiting as usize,
+            worthwhile: 1,
         }
+    }
+
+    /// While a set is being worked off, so many must wait for another one to begin.
+    pub(crate) fn worthwhile(self, worthwhile: u32) -> Self {
+        Self { worthwhile: worthwhile as usize, ..self }
     }
 
     /// Takes an item in, or gives it back if too many wait.
@@ -32,7 +39,8 @@ impl<T> Gather<T> {
 
     /// The next set to work off, if something waits and there is room; [`Self::done`] ends it.
     pub(crate) fn next_set(&mut self) -> Option<Vec<T>> {
-        if self.waiting.is_empty() || self.in_flight >= self.max_in_flight {
+        let enough = if self.in_flight == 0 { 1 } else { self.worthwhile };
+        if self.waiting.len() < enough || self.in_flight >= self.max_in_flight {
             return None;
         }
         self.in_flight += 1;
@@ -64,5 +72,23 @@ mod tests {
         assert_eq!(gather.next_set(), Some(vec![2, 3, 4]));
         gather.done();
         assert_eq!(gather.next_set(), Some(vec![5, 6]));
+    }
+
+    #[test]
+    fn a_second_set_must_be_worth_it() {
+        let mut gather = Gather::new(2, 9, 9).worthwhile(3);
+        let push = |gather: &mut Gather<u8>, n| assert_eq!(gather.push(n), Ok(()));
+        push(&mut gather, 1);
+        assert_eq!(gather.next_set(), Some(vec![1]));
+        push(&mut gather, 2);
+        push(&mut gather, 3);
+        assert_eq!(gather.next_set(), None);
+        push(&mut gather, 4);
+        assert_eq!(gather.next_set(), Some(vec![2, 3, 4]));
+        push(&mut gather, 5);
+        gather.done();
+        assert_eq!(gather.next_set(), None, "the other one is under way");
+        gather.done();
+        assert_eq!(gather.next_set(), Some(vec![5]));
     }
 }

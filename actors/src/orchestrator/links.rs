@@ -53,12 +53,12 @@ impl Links {
         }
     }
 
-    /// Waits until a task ends, at most this long.
-    pub async fn wait_for_end(&self, id: TaskId, at_most: Duration) {
+    /// Waits until a task ends, at most this long. Says whether it is known to have ended.
+    pub async fn wait_for_end(&self, id: TaskId, at_most: Duration) -> bool {
         let (ended, has_ended) = oneshot::channel();
         self.finalizer.cast(FinalizerMessage::Wait { id, ended });
         // Time up and a lost waiter are the same to the caller: it reads the task as it is.
-        let _time_up = tokio::time::timeout(at_most, has_ended).await;
+        matches!(tokio::time::timeout(at_most, has_ended).await, Ok(Ok(())))
     }
 
     /// A task was repaired by request: what runs again is sent, what was settled is followed up.

@@ -123,15 +123,19 @@ async fn wait_task(
     // The waiter is there before the task is looked at, so that its end cannot slip between.
     let waiting = links.wait_for_end(request.id, at_most);
     tokio::pin!(waiting);
-    let ended = tokio::select! {
+    let looked = tokio::select! {
         biased;
-        () = &mut waiting => true,
-        known = known => known?.ok_or_else(|| no_task(request.id))?,
+        ended = &mut waiting => Some(ended),
+        known = known => known?.ok_or_else(|| no_task(request.id))?.then_some(true),
     };
-    if !ended {
-        waiting.await;
-    }
-    let view = node.store.view_task(request.id, Some(ns)).await?;
+    let ended = match looked {
+        Some(ended) => ended,
+        None => waiting.await,
+    };
+    let view = match ended {
+        true => node.store.view_ended_task(request.id, Some(ns)).await?,
+        false => node.store.view_task(request.id, Some(ns)).await?,
+    };
     Ok(view.ok_or_else(|| no_task(request.id))?)
 }
 

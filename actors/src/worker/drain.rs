@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use metrics::counter;
 use tasker_messages::subject::Request;
 use tasker_messages::{Namespace, ReleaseReply, ReleaseRequest, ReleasedStep, StepId};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -77,6 +78,16 @@ impl Core {
         self.flush().await;
         self.announce_drained().await;
         tracing::info!(worker = %self.id, "worker has drained");
+    }
+
+    /// Gives back what was fetched ahead and has waited for so long: all but the one of each queue that may
+    /// always wait.
+    pub(crate) async fn give_back_surplus(&self, age: Duration) {
+        let surplus = self.held.take_surplus(age, self.ledger.queues() as usize);
+        if !surplus.is_empty() {
+            counter!("tasker_worker_steps_given_back_total").increment(surplus.len() as u64);
+            self.release_all(surplus).await;
+        }
     }
 
     /// Says so and asks for nothing more; what waits for a slot gets none, from the first moment.

@@ -1,6 +1,7 @@
 //! The way of one step from its slot to its outcome.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -56,9 +57,10 @@ pub(crate) async fn run_step(mut step: Step) {
     let core = Arc::clone(&step.hold.core);
     let slot = match step.slot.take() {
         Some(slot) => slot,
-        None => match Arc::clone(&core.slots).acquire_owned().await {
-            Ok(slot) => slot,
-            Err(_) => return step.hold.leave_behind(),
+        None => match wait_for_slot(&core, &step).await {
+            Waited::Got(slot) => slot,
+            Waited::Taken => return,
+            Waited::Closed => return step.hold.leave_behind(),
         },
     };
     let outcome = match core.shared.of(&core.bus, &step.place.namespace, &step.item).await {
@@ -81,6 +83,7 @@ pub(crate) async fn run_step(mut step: Step) {
         Ended::Yielded => return yield_step(step).await,
         Ended::Without => return,
     };
+    core.ledger.pace.note(ran);
     let Some(dispatch_seq) = core.held.end(&step.hold) else { return };
     match outcome {
         AttemptOutcome::Succeeded(_) => core.meters.succeeded.increment(1),
@@ -98,6 +101,34 @@ pub(crate) async fn run_step(mut step: Step) {
     };
     core.outbox.push(finished, step.place, step.item.node, step.hold).await;
     drop(slot);
+}
+
+/// How long a step that was fetched ahead waits for a slot before it is left to other workers: those before
+/// it are not as quick as the ones that it was fetched for.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What waiting for a slot came to.
+enum Waited {
+    Got(OwnedSemaphorePermit),
+    /// The step is not this worker's any more.
+    Taken,
+    /// There are no slots any more.
+    Closed,
+}
+
+/// Waits for a slot. Whoever waits for too long gives back whatever was fetched ahead.
+async fn wait_for_slot(core: &Arc<Core>, step: &Step) -> Waited {
+    let mut slot = pin!(Arc::clone(&core.slots).acquire_owned());
+    loop {
+        match tokio::time::timeout(PATIENCE, &mut slot).await {
+            Ok(Ok(slot)) => return Waited::Got(slot),
+            Ok(Err(_)) => return Waited::Closed,
+            Err(_) => core.give_back_surplus(PATIENCE).await,
+        }
+        if !core.held.is_current(&step.hold) {
+            return Waited::Taken;
+        }
+    }
 }
 
 /// Gives a step back, as another attempt that costs nothing of its budget: this one has stored how far

@@ -293,6 +293,25 @@ impl HeldSteps {
         taken
     }
 
+    /// Whether the step has not been taken from its hold.
+    pub(crate) fn is_current(&self, hold: &Hold) -> bool {
+        self.with(hold, |_| ()).is_some()
+    }
+
+    /// Takes steps from their holds that have waited for a slot for longer than `age`, but for as many as
+    /// may wait for as long as it takes: the first ones.
+    pub(crate) fn take_surplus(&self, age: Duration, may_wait: usize) -> Vec<HeldStep> {
+        let mut steps = self.steps();
+        let old = |step: &HeldStep| step.phase == Phase::Waiting && step.since.elapsed() >= age;
+        let mut serials: Vec<u64> = steps.values().filter(|s| old(s)).map(|s| s.serial).collect();
+        if serials.len() <= may_wait {
+            return Vec::new();
+        }
+        serials.sort_unstable();
+        let first = serials[may_wait];
+        steps.extract_if(|_, step| old(step) && step.serial >= first).map(|(_, s)| s).collect()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.steps().is_empty()
     }
@@ -369,5 +388,31 @@ impl Drop for Hold {
         if empty {
             self.core.held.emptied.notify_waiters();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture;
+    use super::*;
+
+    #[tokio::test]
+    async fn the_last_of_those_that_wait_are_surplus() {
+        let core = fixture::core(|_| {}).await;
+        let holds: Vec<Hold> = (1..=5).map(|step| fixture::hold(&core, step)).collect();
+        let taken = |may_wait| -> Vec<StepId> {
+            let mut steps = core.held.take_surplus(Duration::ZERO, may_wait);
+            steps.sort_by_key(|step| step.serial);
+            steps.into_iter().map(|step| step.step_id).collect()
+        };
+        assert!(core.held.take_surplus(Duration::from_secs(60), 0).is_empty(), "not for that long");
+        // One that runs does not wait.
+        assert!(core.held.start(&holds[4], StepKind::Standard, None));
+        assert_eq!(taken(4), []);
+        assert_eq!(taken(2), [holds[2].step_id, holds[3].step_id]);
+        assert_eq!(taken(2), [], "once");
+        let current: Vec<bool> = holds.iter().map(|hold| core.held.is_current(hold)).collect();
+        assert_eq!(current, [true, true, false, false, true]);
+        assert_eq!(taken(0), [holds[0].step_id, holds[1].step_id]);
     }
 }

@@ -5,12 +5,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use super::core::Core;
+use super::pace::Pace;
 
 /// What the decision how much to ask for rests on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Demand {
     /// Steps that the worker runs at a time.
     pub(crate) slots: u32,
+    /// Steps that may wait for a slot, because those before them are quick.
+    pub(crate) ahead: u32,
     /// Queues that it pulls.
     pub(crate) queues: u32,
     /// Deliveries that have not been finished, waiting ones included.
@@ -33,11 +36,12 @@ pub(crate) struct Demand {
 /// one round trip; a worker of a single queue keeps all its free slots. One credit of each other
 /// queue is left out of the count, or what lies idle there, if that is more: empty queues do not keep
 /// slots from a full one, also where a queue was the only one when it asked. So at most
-/// `slots + max(slots, queues)` deliveries are on their way or waiting, beside what is reserved: where
-/// steps are slow, a burst in a queue that was idle may wait here for a slot. Requests are made in chunks of a
-/// quarter of the slots, so that tiny handlers do not cost one each.
+/// `slots + ahead + max(slots, queues)` deliveries are on their way or waiting, beside what is
+/// reserved: where steps are slow, a burst in a queue that was idle may wait here for a slot. Requests
+/// are made in chunks of a quarter of the room, so that tiny handlers do not cost one each.
 pub(crate) fn next_request(demand: &Demand) -> u32 {
-    let free = demand.slots.saturating_sub(demand.busy);
+    let most = demand.slots.saturating_add(demand.ahead);
+    let free = most.saturating_sub(demand.busy);
     if free == 0 {
         return 0;
     }
@@ -48,12 +52,12 @@ pub(crate) fn next_request(demand: &Demand) -> u32 {
     let probe = if demand.queues <= 1 { demand.slots } else { 1 };
     let expected = u32::try_from(demand.backlog).unwrap_or(u32::MAX).max(probe);
     let wanted = expected.saturating_sub(demand.credit_here).min(room);
-    let enough = wanted >= chunk(demand.slots) || wanted == expected;
+    let enough = wanted >= chunk(most) || wanted == expected;
     if enough || (demand.credit_here == 0 && demand.impatient) { wanted } else { 0 }
 }
 
-fn chunk(slots: u32) -> u32 {
-    (slots / 4).max(1)
+fn chunk(most: u32) -> u32 {
+    (most / 4).max(1)
 }
 
 /// The shared account of all pull loops of a worker.
@@ -61,6 +65,7 @@ pub(crate) struct Ledger {
     account: Mutex<Account>,
     /// Tells pull loops that there may be room again.
     freed: watch::Sender<()>,
+    pub(crate) pace: Pace,
 }
 
 struct Account {
@@ -99,7 +104,7 @@ pub(crate) enum Ask {
 impl Ledger {
     pub(crate) fn new(slots: u32) -> Self {
         let account = Account { slots, queues: 0, busy: 0, credit: 0, idle: 0, starved: false };
-        Self { account: Mutex::new(account), freed: watch::Sender::new(()) }
+        Self { account: Mutex::new(account), freed: watch::Sender::new(()), pace: Pace::new() }
     }
 
     fn account(&self) -> MutexGuard<'_, Account> {
@@ -135,9 +140,17 @@ impl Ledger {
         let mut account = self.account();
         let Account { slots, queues, busy, credit, idle, .. } = *account;
         let &Here { credit: credit_here, backlog, idle: idle_here } = here;
-        let idle_elsewhere = idle.saturating_sub(idle_here);
-        let demand =
-            Demand { slots, queues, busy, credit, credit_here, idle_elsewhere, backlog, impatient };
+        let demand = Demand {
+            slots,
+            ahead: self.pace.ahead(slots),
+            queues,
+            busy,
+            credit,
+            credit_here,
+            idle_elsewhere: idle.saturating_sub(idle_here),
+            backlog,
+            impatient,
+        };
         let n = next_request(&demand);
         if n > 0 {
             account.credit += n;
@@ -205,8 +218,9 @@ impl Ledger {
         }
         let mut account = self.account();
         account.busy = account.busy.saturating_sub(slots);
-        let free = account.slots.saturating_sub(account.busy).saturating_sub(account.credit);
-        let wake = account.starved || free >= chunk(account.slots);
+        let most = account.slots.saturating_add(self.pace.ahead(account.slots));
+        let free = most.saturating_sub(account.busy).saturating_sub(account.credit);
+        let wake = account.starved || free >= chunk(most);
         account.starved = false;
         drop(account);
         if wake {
@@ -255,6 +269,7 @@ mod tests {
         let (credit, credit_here) = credit;
         Demand {
             slots,
+            ahead: 0,
             queues,
             busy,
             credit,
@@ -262,6 +277,27 @@ mod tests {
             idle_elsewhere: 0,
             backlog,
             impatient: false,
+        }
+    }
+
+    #[test]
+    fn what_may_wait_is_asked_for_only_if_there_is_that_much() {
+        // (slots, ahead, busy, credit, backlog) -> asked
+        let table = [
+            // An idle queue keeps no more than its slots.
+            ((64, 448, 0, 0, 0), 64),
+            ((64, 448, 0, 0, 100), 100),
+            ((64, 448, 0, 0, 10_000), 512),
+            ((64, 448, 400, 0, 10_000), 0),
+            ((64, 448, 300, 0, 10_000), 212),
+            ((64, 448, 64, 256, 10_000), 192),
+            ((64, 448, 512, 0, 10_000), 0),
+            // As many as before are there, and it may not be ahead any more.
+            ((64, 0, 512, 0, 10_000), 0),
+        ];
+        for ((slots, ahead, busy, credit, backlog), expect) in table {
+            let demand = Demand { ahead, ..demand(slots, 1, busy, (credit, credit), backlog) };
+            assert_eq!(next_request(&demand), expect, "{demand:?}");
         }
     }
 

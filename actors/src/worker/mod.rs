@@ -20,6 +20,7 @@ mod judge;
 mod ledger;
 mod outbox;
 mod outcomes;
+mod pace;
 mod place;
 mod plan_backend;
 mod plans;

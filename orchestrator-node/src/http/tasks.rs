@@ -98,29 +98,32 @@ pub(super) async fn show(
 ) -> Result<Json<TaskView>, ApiError> {
     let task = caller.task(&api, &path).await?;
     let params = Params::read(query, &["wait"])?;
-    if let Some(seconds) = params.get::<u64>("wait")? {
-        let most = api.node.settings.http.max_wait_seconds;
-        wait(&api, task, Duration::from_secs(seconds.min(most))).await?;
-    }
-    let view = api.node.store.view_task(task, None).await?;
+    let ended = match params.get::<u64>("wait")? {
+        Some(seconds) => {
+            let most = api.node.settings.http.max_wait_seconds;
+            wait(&api, task, Duration::from_secs(seconds.min(most))).await?
+        }
+        None => false,
+    };
+    let view = match ended {
+        true => api.node.store.view_ended_task(task, None).await?,
+        false => api.node.store.view_task(task, None).await?,
+    };
     Ok(Json(view.ok_or_else(|| no_task(task))?))
 }
 
-/// Waits until a task has ended. The waiter is there before the task is looked at, so that its end
-/// cannot slip between.
-async fn wait(api: &Api, task: TaskId, at_most: Duration) -> Result<(), ApiError> {
+/// Waits until a task has ended, and says whether it has. The waiter is there before the task is looked at,
+/// so that its end cannot slip between.
+async fn wait(api: &Api, task: TaskId, at_most: Duration) -> Result<bool, ApiError> {
     let waiting = api.links.wait_for_end(task, at_most);
     tokio::pin!(waiting);
     let summary = tokio::select! {
         biased;
-        () = &mut waiting => return Ok(()),
+        ended = &mut waiting => return Ok(ended),
         summary = api.node.store.summarize_task(task) => summary?,
     };
     let summary = summary.ok_or_else(|| no_task(task))?;
-    if !summary.state.is_terminal() {
-        waiting.await;
-    }
-    Ok(())
+    Ok(summary.state.is_terminal() || waiting.await)
 }
 
 pub(super) async fn summary(

@@ -1,5 +1,5 @@
 //! One cluster for an hour or a night, hurt in all the ways that need no proxy, with `tasker verify`
-//! every ten seconds, and a look at what grows.
+//! ten seconds after the last one has ended, and a look at what grows.
 
 use std::time::{Duration, Instant};
 
@@ -81,6 +81,8 @@ struct Sample {
     /// Of the table with the most of them beyond its living ones.
     surplus_dead_rows: u64,
     database_mib: f64,
+    /// How long `tasker verify` took.
+    verify_s: f64,
 }
 
 /// Looks until it is told to stop.
@@ -139,7 +141,9 @@ impl Watch {
     }
 
     async fn look(&mut self) -> anyhow::Result<Value> {
+        let begun = Instant::now();
         let found = verify_at(&self.tool, &self.state.database_url, &[]).await?;
+        let verify_s = begun.elapsed().as_secs_f64();
         let tables = self.database.row(TABLES).await?;
         let largest = |pids: &[i32]| {
             let living = pids.iter().filter_map(|&pid| Process::running(pid).ok()?.rss_mib().ok());
@@ -151,6 +155,7 @@ impl Watch {
             worker_mib: largest(&self.state.pids.workers),
             surplus_dead_rows: tables["surplus"].as_u64().unwrap_or(0),
             database_mib: tables["mib"].as_f64().context("a size")?,
+            verify_s,
         });
         Ok(found)
     }
@@ -209,6 +214,7 @@ fn note(trial: &mut Trial, samples: &[Sample]) {
     trial.note("worker_mib_most", most(|sample| sample.worker_mib));
     trial.note("worker_mib_per_hour", whole(slope(samples, |s| s.worker_mib)));
     trial.note("database_mib_most", most(|sample| sample.database_mib));
+    trial.note("verify_s_most", most(|sample| sample.verify_s));
     trial.note("surplus_dead_rows_most", most(|sample| sample.surplus_dead_rows as f64));
 }
 
@@ -224,6 +230,7 @@ mod tests {
             worker_mib: 7.0,
             surplus_dead_rows: 0,
             database_mib: 0.0,
+            verify_s: 0.0,
         };
         let samples: Vec<Sample> = (0..10).map(sample).collect();
         assert!((slope(&samples, |s| s.orchestrator_mib) - 2.0).abs() < 1e-9);

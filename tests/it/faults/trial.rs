@@ -14,6 +14,9 @@ use super::results;
 
 /// For members of stopped batches and epochs of the bus to be worked off.
 const AT_REST: Duration = Duration::from_secs(30);
+/// `tasker verify` reads the whole database: after an hour of load that is some millions of rows, beside
+/// the load.
+const VERIFY_LIMIT: Duration = Duration::from_secs(600);
 
 /// A cluster under the standard load.
 pub(super) struct Trial {
@@ -223,7 +226,7 @@ async fn verify(cluster: &Cluster, more: &[&str]) -> anyhow::Result<Value> {
 pub(super) async fn verify_at(tool: &Tool, url: &str, more: &[&str]) -> anyhow::Result<Value> {
     let mut arguments = vec!["verify", "-o", "json", "--database-url", url];
     arguments.extend(more);
-    let ended = tool.run(&arguments).await?;
+    let ended = tool.run_within(VERIFY_LIMIT, &arguments).await?;
     ensure!(matches!(ended.code, 0 | 6), "{ended:?}");
     ended.json()
 }

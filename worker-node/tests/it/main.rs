@@ -3,6 +3,7 @@
 #[path = "../../../bus/tests/support/mod.rs"]
 mod server;
 
+mod ahead;
 mod delivery;
 mod fake;
 mod handlers;

@@ -39,9 +39,35 @@ pub(crate) struct LaneBatch {
     pub(crate) shared: MemberShared,
     /// Members below this ordinal may have been published by another node: they must claim.
     claim_below: u32,
+    /// What it is owed of the room of the lane.
+    credit: f64,
 }
 
 impl LaneBatch {
+    fn new(open: OpenBatch) -> Self {
+        let claim_below = if open.taken_over { open.published_upto + MAX_WORK } else { 0 };
+        Self { open, shared: MemberShared::Unknown, claim_below, credit: 0.0 }
+    }
+
+    fn source(&self) -> Source {
+        Source {
+            priority: self.open.priority,
+            waiting: self.publishable(),
+            begins: self.open.published_upto < BEGINNING,
+            credit: self.credit,
+        }
+    }
+
+    fn span(&self, members: u32) -> Span {
+        Span {
+            batch: self.open.clone(),
+            shared: self.shared.clone(),
+            from: self.open.published_upto,
+            upto: self.open.published_upto + members,
+            claim_below: self.claim_below,
+        }
+    }
+
     fn publishable(&self) -> u32 {
         let OpenBatch { expected, published_upto, ended, parallelism, .. } = self.open;
         publishable(expected, published_upto, ended, parallelism)
@@ -103,7 +129,7 @@ const FRESH: Duration = Duration::from_millis(20);
 pub(crate) struct Lane {
     steps: VecDeque<Prepared>,
     queued: HashSet<StepId>,
-    batches: VecDeque<LaneBatch>,
+    batches: Vec<LaneBatch>,
     /// A publish or a look at the bus is under way.
     pub(crate) busy: bool,
     /// The durable exists, as far as this node knows.
@@ -128,7 +154,7 @@ impl Lane {
         Self {
             steps: VecDeque::new(),
             queued: HashSet::new(),
-            batches: VecDeque::new(),
+            batches: Vec::new(),
             busy: false,
             ensured: false,
             generation: 0,
@@ -175,8 +201,7 @@ impl Lane {
                 known.claim_below = known.claim_below.max(open.published_upto + MAX_WORK);
             }
         } else {
-            let claim_below = if open.taken_over { open.published_upto + MAX_WORK } else { 0 };
-            self.batches.push_back(LaneBatch { open, shared: MemberShared::Unknown, claim_below });
+            self.batches.push(LaneBatch::new(open));
         }
     }
 
@@ -237,8 +262,8 @@ impl Lane {
         window_size(self.slots, self.rate.per_second(), limits)
     }
 
-    /// Takes what fits into the window: single steps first, in order, then members of all batches
-    /// in turn.
+    /// Takes what fits into the window: single steps first, in order, then members of batches, each of
+    /// which has its turn.
     pub(crate) fn take(&mut self, limits: WindowLimits, quantum: u32) -> Work {
         let window = self.window(limits);
         let mut room = window.saturating_sub(self.outstanding).min(MAX_WORK);
@@ -257,35 +282,14 @@ impl Lane {
             prepared.swept |= waited && self.max_running.is_some();
         }
         room -= singles as u32;
-        let sources: Vec<Source> = self
-            .batches
-            .iter()
-            .map(|b| Source {
-                priority: b.open.priority,
-                waiting: b.publishable(),
-                begins: b.open.published_upto < BEGINNING,
-            })
-            .collect();
-        let shares = share_out(room, quantum, &sources);
-        let spans: Vec<Span> = self
-            .batches
-            .iter()
-            .zip(shares)
-            .filter(|(_, share)| *share > 0)
-            .map(|(b, share)| Span {
-                batch: b.open.clone(),
-                shared: b.shared.clone(),
-                from: b.open.published_upto,
-                upto: b.open.published_upto + share,
-                claim_below: b.claim_below,
-            })
-            .collect();
-        // Whoever had a turn goes to the end, so that a full window does not favour the first.
-        let served: HashSet<BatchId> = spans.iter().map(|s| s.batch.id).collect();
-        let (last, mut first): (VecDeque<_>, VecDeque<_>) =
-            self.batches.drain(..).partition(|b| served.contains(&b.open.id));
-        first.extend(last);
-        self.batches = first;
+        let sources: Vec<Source> = self.batches.iter().map(LaneBatch::source).collect();
+        let mut spans = Vec::new();
+        for (batch, share) in self.batches.iter_mut().zip(share_out(room, quantum, &sources)) {
+            batch.credit = share.credit;
+            if share.members > 0 {
+                spans.push(batch.span(share.members));
+            }
+        }
         Work { steps, spans, ensured: self.ensured, generation: self.generation }
     }
 

@@ -73,8 +73,9 @@ pub(crate) struct DispatchState {
     limits_read: Instant,
 }
 
-/// Recording of dispatches waits this long for more of them.
-const FLUSH_AFTER: Duration = Duration::from_millis(20);
+/// Recording of dispatches waits this long for more of them. By then most steps that are quick have ended, so
+/// that it waits for no lock of those who store their outcomes.
+const FLUSH_AFTER: Duration = Duration::from_millis(200);
 /// Dispatches that are recorded by one statement.
 const MAX_FLUSH: usize = 4_096;
 /// Steps and batches that one sweep takes up.
@@ -152,6 +153,18 @@ impl Actor for DispatchActor {
             DispatchMessage::BusReset => {
                 state.lanes.values_mut().for_each(Lane::forget_durable);
             }
+        }
+        Ok(())
+    }
+
+    async fn post_stop(
+        &self,
+        _: ActorRef<DispatchMessage>,
+        state: &mut DispatchState,
+    ) -> Result<(), ActorProcessingErr> {
+        while !state.sent.is_empty() {
+            // In a task of its own: an actor may be ended while it waits, a statement is not.
+            tokio::spawn(record(state.node.clone(), state.take_sent())).await?;
         }
         Ok(())
     }
@@ -321,16 +334,18 @@ impl DispatchState {
     fn flush(&mut self, myself: &ActorRef<DispatchMessage>) {
         self.flush_planned = false;
         self.flushing = true;
-        let n = self.sent.len().min(MAX_FLUSH);
-        let sent: Vec<(StepId, u32)> = self.sent.drain(..n).collect();
-        let node = self.node.clone();
+        let recording = record(self.node.clone(), self.take_sent());
         let work = async move {
-            if let Err(error) = node.store.mark_sent(&sent).await {
-                tracing::warn!(%error, steps = sent.len(), "published steps were not recorded; a sweep publishes them again");
-            }
+            recording.await;
             DispatchMessage::Flushed
         };
         run_detached(myself, work, || DispatchMessage::Flushed);
+    }
+
+    /// As many of the dispatches that are not recorded as one statement may have.
+    fn take_sent(&mut self) -> Vec<(StepId, u32)> {
+        let n = self.sent.len().min(MAX_FLUSH);
+        self.sent.drain(..n).collect()
     }
 
     fn sweep(&self, myself: &ActorRef<DispatchMessage>) {
@@ -383,6 +398,13 @@ impl DispatchState {
             DispatchMessage::Limited(changed)
         };
         run_detached(myself, work, || DispatchMessage::Limited(Vec::new()));
+    }
+}
+
+/// Records which dispatches are on the bus.
+async fn record(node: Node, sent: Vec<(StepId, u32)>) {
+    if let Err(error) = node.store.mark_sent(&sent).await {
+        tracing::warn!(%error, steps = sent.len(), "published steps were not recorded; a sweep publishes them again");
     }
 }
 

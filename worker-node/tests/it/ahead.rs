@@ -1,0 +1,49 @@
+//! Steps that are fetched before there is a slot for them.
+
+use std::sync::atomic::Ordering;
+
+use serde_json::Value;
+
+use crate::delivery::Gate;
+use crate::fake::{Fake, count_by_step};
+use crate::server::within;
+
+/// Steps that end at once, and those behind them that do not.
+const QUICK: usize = 200;
+const SLOW: usize = 100;
+
+#[tokio::test]
+async fn what_was_fetched_ahead_of_slow_steps_is_given_back() {
+    let mut fake = Fake::start().await;
+    fake.settings.worker.slots = 2;
+    fake.open_queue().await;
+    let gate = Gate::new();
+    gate.open.add_permits(QUICK);
+    let items: Vec<_> = (0..QUICK + SLOW).map(|_| fake.item("gate", Value::Null)).collect();
+    fake.publish(&items).await;
+    let worker = fake.worker(gate.registry()).await;
+    // More than two slots and one queue account for: without, nothing would be given back.
+    fake.until("steps given back", |seen| !seen.released.is_empty()).await;
+    let ran = gate.calls.load(Ordering::SeqCst) as usize;
+    assert_eq!(ran, QUICK + 2, "no more than two at a time");
+    let released = {
+        let seen = fake.seen();
+        assert!(seen.released.iter().all(|step| step.unstarted), "{:?}", seen.released);
+        seen.released.len()
+    };
+    assert!(released < 2 * 4, "{released}");
+    // What was given back is acknowledged; two that run and one that waits are held.
+    within("acknowledgements", async {
+        while fake.left().await != ((SLOW - 3 - released) as u64, 3) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(fake.seen().claims.is_empty());
+    gate.open.add_permits(SLOW);
+    fake.until_acknowledged().await;
+    let outcomes = count_by_step(&fake.seen());
+    assert!(outcomes.values().all(|&n| n == 1), "each once");
+    assert_eq!(outcomes.len() + released, QUICK + SLOW);
+    within("the end", worker.stop()).await;
+}
