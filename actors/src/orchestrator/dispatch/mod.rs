@@ -73,9 +73,8 @@ pub(crate) struct DispatchState {
     limits_read: Instant,
 }
 
-/// Recording of dispatches waits this long for more of them. By then most steps that are quick have ended, so
-/// that it waits for no lock of those who store their outcomes.
-const FLUSH_AFTER: Duration = Duration::from_millis(200);
+/// Recording of dispatches waits this long for more of them.
+const FLUSH_AFTER: Duration = Duration::from_millis(20);
 /// Dispatches that are recorded by one statement.
 const MAX_FLUSH: usize = 4_096;
 /// Steps and batches that one sweep takes up.
@@ -153,18 +152,6 @@ impl Actor for DispatchActor {
             DispatchMessage::BusReset => {
                 state.lanes.values_mut().for_each(Lane::forget_durable);
             }
-        }
-        Ok(())
-    }
-
-    async fn post_stop(
-        &self,
-        _: ActorRef<DispatchMessage>,
-        state: &mut DispatchState,
-    ) -> Result<(), ActorProcessingErr> {
-        while !state.sent.is_empty() {
-            // In a task of its own: an actor may be ended while it waits, a statement is not.
-            tokio::spawn(record(state.node.clone(), state.take_sent())).await?;
         }
         Ok(())
     }
