@@ -112,12 +112,29 @@ impl Puller {
         &self.durable
     }
 
-    /// Asks for `n` more messages. Does nothing while a reset is under way: [`Self::next`] tells.
+    /// Asks for `n` more messages. Does nothing while a reset is under way, or to come since the connection
+    /// is lost: [`Self::next`] tells.
     ///
     /// # Errors
     /// If the client is closed.
     pub async fn request(&mut self, n: u32) -> Result<(), BusError> {
-        if n == 0 || self.inbox.as_ref().is_some_and(|inbox| inbox.closing.is_some()) {
+        self.request_for(n, self.options.expires).await
+    }
+
+    /// The same, with a request that is valid for so long. Where that is less than two signs of life are
+    /// apart, the server gives none for it.
+    ///
+    /// # Errors
+    /// If the client is closed.
+    pub async fn request_for(&mut self, n: u32, expires: Duration) -> Result<(), BusError> {
+        if let Some(inbox) = &mut self.inbox {
+            inbox.look_at_connection().await;
+            // What came to an inbox that is given up would count as delivered.
+            if inbox.closing.is_some() || inbox.lost {
+                return Ok(());
+            }
+        }
+        if n == 0 {
             return Ok(());
         }
         let inbox = match &mut self.inbox {
@@ -127,10 +144,13 @@ impl Puller {
         if self.credit == 0 {
             inbox.last_sign = Instant::now();
         }
+        let heartbeat = self.options.idle_heartbeat;
+        // 0 is none; the server refuses one of more than half the time that the request is valid.
+        let heartbeat = if heartbeat * 2 <= expires { heartbeat } else { Duration::ZERO };
         let payload = format!(
             "{{\"batch\":{n},\"expires\":{},\"idle_heartbeat\":{}}}",
-            self.options.expires.as_nanos(),
-            self.options.idle_heartbeat.as_nanos(),
+            expires.as_nanos(),
+            heartbeat.as_nanos(),
         );
         let client = &self.bus.inner.client;
         // Counted first: if this future is dropped while it waits, the request may yet be sent.

@@ -5,6 +5,7 @@ mod support;
 mod tls;
 mod users;
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -271,6 +272,11 @@ async fn a_restarted_server_voids_credit_and_work_goes_on() {
     assert_eq!(first.stream_sequence, 1);
     let epoch = setup.bus.connection().borrow().epoch;
     setup.server.end("TERM");
+    let mut connection = setup.bus.connection();
+    within("the end", connection.wait_for(|c| !c.connected)).await.expect("open");
+    // It would be sent through an inbox that is given up when there is a server again.
+    puller.request(1).await.expect("open");
+    assert_eq!(puller.credit(), 9);
     setup.server.run();
     loop {
         match within("a reset", puller.next()).await {
@@ -295,6 +301,20 @@ async fn a_restarted_server_voids_credit_and_work_goes_on() {
     assert_eq!(seen, [1, 2]);
 }
 
+/// Whether this is in a block of a store, so that it survives `KILL`, with all that was stored before it.
+/// Files may vanish meanwhile.
+fn is_written(folder: &Path, what: &[u8]) -> bool {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).any(|path| {
+        if path.is_dir() {
+            return is_written(&path, what);
+        }
+        let is_block = path.extension().is_some_and(|extension| extension == "blk");
+        let block = if is_block { std::fs::read(path).unwrap_or_default() } else { Vec::new() };
+        block.windows(what.len()).any(|window| window == what)
+    })
+}
+
 #[tokio::test]
 async fn what_is_published_once_more_is_doubtful() {
     let mut setup = Setup::new().await;
@@ -306,6 +326,20 @@ async fn what_is_published_once_more_is_doubtful() {
     assert!(!first.doubtful);
     first.handle.ack().await;
     within("nothing is left", async { while setup.load().await != (0, 0) {} }).await;
+    // It would forget the end of its stream otherwise, and give the same sequences again, which the consumer
+    // takes for delivered.
+    let kept = Outgoing {
+        subject: subject::work(&"another".parse().expect("a name"), &setup.queue),
+        message_id: "kept".to_owned(),
+        payload: Bytes::from_static(b"to the end"),
+    };
+    assert!(setup.bus.publish_jetstream(vec![kept]).await[0].is_ok());
+    within("it is written", async {
+        while !is_written(&setup.server.folder, b"to the end") {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     // It is killed with what it has not read.
     setup.server.tell("STOP");
     let (bus, server) = (setup.bus.clone(), &mut setup.server);
@@ -323,6 +357,8 @@ async fn what_is_published_once_more_is_doubtful() {
     // Why: the id of what was acknowledged before the restart is not known any more.
     let again = setup.bus.publish_jetstream(vec![setup.outgoing(0)]).await;
     assert!(matches!(again[0], Ok(Published { duplicate: false, .. })), "{again:?}");
+    puller.request(1).await.expect("open");
+    assert_eq!(puller.credit(), 0, "what is asked for through an inbox that is given up gets lost");
     for doubtful in [true, false] {
         let delivery = message_after_resets(&mut puller).await;
         assert_eq!((delivery.doubtful, delivery.num_delivered), (doubtful, 1));

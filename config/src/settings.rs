@@ -218,7 +218,8 @@ pub struct Dispatch {
     pub window_min: u32,
     /// Steps of one namespace and queue that may be on the bus.
     pub window_max: u32,
-    /// Members of one batch that are published in a row before the next batch has its turn, at least.
+    /// Members of one batch that are published in a row before the next batch has its turn, at least, or
+    /// all of it that wait.
     pub quantum: u32,
     /// Shared parts up to this size travel with a step that is not a member / that is one.
     pub inline_shared_bytes: usize,

@@ -98,9 +98,10 @@ pub fn share_out(room: u32, quantum: u32, sources: &[Source]) -> Vec<Share> {
         room -= more;
     }
     let share = |(n, members): (usize, u32)| {
-        // Nobody is owed anything for a time in which it had nothing to send.
+        let credit = entitled(n) - f64::from(members);
+        // Nobody is owed anything for a time in which it had nothing to send; what it owes stays.
         let all = members == sources[n].waiting;
-        Share { members, credit: if all { 0.0 } else { entitled(n) - f64::from(members) } }
+        Share { members, credit: if all { credit.min(0.0) } else { credit } }
     };
     members.into_iter().enumerate().map(share).collect()
 }
@@ -275,6 +276,11 @@ mod tests {
         // Nothing is owed for a time in which nothing waited.
         let shares = share_out(4, 8, &[Source { waiting: 0, ..owed(50.0) }, owed(0.0)]);
         assert_eq!(shares[0], Share { members: 0, credit: 0.0 });
+        // But it owes what it got beyond its part, also if its parallelism lets no more wait.
+        let shares = share_out(10, 8, &[Source { waiting: 8, ..owed(5.0) }, owed(0.0)]);
+        assert_eq!(shares[0], Share { members: 8, credit: 0.0 });
+        let shares = share_out(8, 8, &[Source { waiting: 8, ..owed(0.0) }, owed(-1.0)]);
+        assert_eq!(shares[0], Share { members: 8, credit: -4.0 });
     }
 
     #[test]

@@ -7,6 +7,7 @@ use tasker_config::Settings;
 use tasker_messages::{Namespace, Queue, WorkerId};
 use tasker_sdk::{DataRoots, HandlerRegistry};
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
 
 use super::WorkerError;
 use super::cancelled::Cancelled;
@@ -38,6 +39,8 @@ pub(crate) struct Core {
     pub(crate) stage: watch::Sender<Stage>,
     pub(crate) claims: Link<ClaimsMessage>,
     pub(crate) meters: Meters,
+    /// What gives back steps that were fetched ahead.
+    pub(crate) given_back: Mutex<JoinSet<()>>,
     places: Mutex<Vec<Arc<Place>>>,
 }
 
@@ -127,6 +130,7 @@ impl Core {
             stage: watch::Sender::new(Stage::Serving),
             claims,
             meters: Meters::new(),
+            given_back: Mutex::default(),
             places: Mutex::default(),
             settings,
         })

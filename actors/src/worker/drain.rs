@@ -1,11 +1,13 @@
 //! The orderly end of a worker: of its process, or of its work alone.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use metrics::counter;
 use tasker_messages::subject::Request;
 use tasker_messages::{Namespace, ReleaseReply, ReleaseRequest, ReleasedStep, StepId};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::core::{Core, Stage};
@@ -44,9 +46,17 @@ impl Core {
         let deadline = Instant::now() + self.settings.worker.drain();
         self.raise_stage(Stage::Draining);
         self.end_pulling().await;
-        self.give_back(self.held.take(&[Phase::Claiming, Phase::Waiting])).await;
+        let waiting = self.held.take(&[Phase::Claiming, Phase::Waiting, Phase::Starting]);
+        tokio::join!(self.give_back(waiting), async {
+            if timeout(RELEASE_LIMIT, self.surplus_given_back()).await.is_err() {
+                tracing::warn!(
+                    "not all that was fetched ahead could be given back; it comes back by itself"
+                );
+            }
+        });
         if timeout_at(deadline, self.held.empty()).await.is_err() {
-            let unfinished = self.held.take(&[Phase::Claiming, Phase::Waiting, Phase::Running]);
+            let rest = [Phase::Claiming, Phase::Waiting, Phase::Starting, Phase::Running];
+            let unfinished = self.held.take(&rest);
             tracing::warn!(steps = unfinished.len(), "what still runs is given back");
             self.raise_stage(Stage::Killed);
             self.give_back(unfinished).await;
@@ -65,7 +75,7 @@ impl Core {
         self.end_pulling().await;
         loop {
             // A delivery or a verdict on a claim may still have been on its way.
-            self.release_all(self.held.take(&[Phase::Waiting])).await;
+            self.release_all(self.held.take(&[Phase::Waiting, Phase::Starting])).await;
             let is_empty = timeout(LATE_ONES, self.held.empty()).await.is_ok();
             // A queue that is still being pulled may bring one more.
             if is_empty && self.ledger.queues() == 0 {
@@ -75,19 +85,34 @@ impl Core {
                 sleep(LATE_ONES).await;
             }
         }
+        self.surplus_given_back().await;
         self.flush().await;
         self.announce_drained().await;
         tracing::info!(worker = %self.id, "worker has drained");
     }
 
     /// Gives back what was fetched ahead and has waited for so long: all but the one of each queue that may
-    /// always wait.
-    pub(crate) async fn give_back_surplus(&self, age: Duration) {
-        let surplus = self.held.take_surplus(age, self.ledger.queues() as usize);
-        if !surplus.is_empty() {
-            counter!("tasker_worker_steps_given_back_total").increment(surplus.len() as u64);
-            self.release_all(surplus).await;
+    /// always wait. Nobody waits for the answer, but a drain.
+    pub(crate) fn give_back_surplus(core: &Arc<Self>, age: Duration) {
+        let surplus = core.held.take_surplus(age, core.ledger.queues() as usize);
+        if surplus.is_empty() {
+            return;
         }
+        counter!("tasker_worker_steps_given_back_total").increment(surplus.len() as u64);
+        let mut given_back = core.given_back.lock().unwrap_or_else(PoisonError::into_inner);
+        while given_back.try_join_next().is_some() {}
+        let core = Arc::clone(core);
+        given_back.spawn(async move { core.release_all(surplus).await });
+    }
+
+    /// Returns when what is being given back by [`Self::give_back_surplus`] has been answered. Given up
+    /// before, it is given back no further.
+    async fn surplus_given_back(&self) {
+        let take = || -> JoinSet<()> {
+            std::mem::take(&mut self.given_back.lock().unwrap_or_else(PoisonError::into_inner))
+        };
+        let mut given_back = take();
+        while given_back.join_next().await.is_some() {}
     }
 
     /// Says so and asks for nothing more; what waits for a slot gets none, from the first moment.

@@ -63,6 +63,9 @@ pub(crate) async fn run_step(mut step: Step) {
             Waited::Closed => return step.hold.leave_behind(),
         },
     };
+    if !core.held.seated(&step.hold) {
+        return;
+    }
     let outcome = match core.shared.of(&core.bus, &step.place.namespace, &step.item).await {
         Ok(shared) => execute(&step, shared).await,
         Err(error) => Ended::With(Outcome {
@@ -83,7 +86,6 @@ pub(crate) async fn run_step(mut step: Step) {
         Ended::Yielded => return yield_step(step).await,
         Ended::Without => return,
     };
-    core.ledger.pace.note(ran);
     let Some(dispatch_seq) = core.held.end(&step.hold) else { return };
     match outcome {
         AttemptOutcome::Succeeded(_) => core.meters.succeeded.increment(1),
@@ -123,7 +125,7 @@ async fn wait_for_slot(core: &Arc<Core>, step: &Step) -> Waited {
         match tokio::time::timeout(PATIENCE, &mut slot).await {
             Ok(Ok(slot)) => return Waited::Got(slot),
             Ok(Err(_)) => return Waited::Closed,
-            Err(_) => core.give_back_surplus(PATIENCE).await,
+            Err(_) => Core::give_back_surplus(core, PATIENCE),
         }
         if !core.held.is_current(&step.hold) {
             return Waited::Taken;
@@ -185,6 +187,7 @@ async fn execute(step: &Step, shared: Arc<SharedStep>) -> Ended {
     let Some(ending) = call(core, &handler, ctx.clone(), timeout).await else {
         return Ended::Without;
     };
+    core.ledger.pace.note(started.elapsed());
     let outcome = match ending {
         Ending::Returned(Ok(result)) if result.checkpoint().is_some() => {
             match store_yielded(&ctx, result).await {

@@ -21,6 +21,8 @@ pub(crate) enum Phase {
     Claiming,
     /// It waits for a slot.
     Waiting,
+    /// It has a slot, and waits for its shared part.
+    Starting,
     /// Its handler runs.
     Running,
     /// Its outcome is on the way.
@@ -40,6 +42,8 @@ pub(crate) struct HeldStep {
     pub(crate) ack: Option<AckHandle>,
     phase: Phase,
     since: Instant,
+    /// Since when it waits for a slot, if it does.
+    waits_since: Instant,
     pub(crate) kind: StepKind,
     pub(crate) timeout: Option<Duration>,
 }
@@ -48,7 +52,7 @@ impl HeldStep {
     /// Whether this attempt is this worker's alone and its handler was not called: what waits for the
     /// verdict on its claim may be running elsewhere.
     pub(crate) fn is_unstarted(&self) -> bool {
-        self.phase == Phase::Waiting
+        matches!(self.phase, Phase::Waiting | Phase::Starting)
     }
 
     fn dispatched(&self) -> Dispatched {
@@ -126,6 +130,7 @@ impl HeldSteps {
                     ack,
                     phase: if must_claim { Phase::Claiming } else { Phase::Waiting },
                     since: Instant::now(),
+                    waits_since: Instant::now(),
                     kind: StepKind::Standard,
                     timeout: None,
                 });
@@ -173,7 +178,13 @@ impl HeldSteps {
         self.with(hold, |step| {
             step.attempt = attempt;
             step.phase = Phase::Waiting;
+            step.waits_since = Instant::now();
         });
+    }
+
+    /// There is a slot for it. `false` if the step has been taken from this hold.
+    pub(crate) fn seated(&self, hold: &Hold) -> bool {
+        self.with(hold, |step| step.phase = Phase::Starting).is_some()
     }
 
     /// The handler is about to run. `false` if the step has been taken from this hold.
@@ -302,7 +313,8 @@ impl HeldSteps {
     /// may wait for as long as it takes: the first ones.
     pub(crate) fn take_surplus(&self, age: Duration, may_wait: usize) -> Vec<HeldStep> {
         let mut steps = self.steps();
-        let old = |step: &HeldStep| step.phase == Phase::Waiting && step.since.elapsed() >= age;
+        let old =
+            |step: &HeldStep| step.phase == Phase::Waiting && step.waits_since.elapsed() >= age;
         let mut serials: Vec<u64> = steps.values().filter(|s| old(s)).map(|s| s.serial).collect();
         if serials.len() <= may_wait {
             return Vec::new();
@@ -399,20 +411,22 @@ mod tests {
     #[tokio::test]
     async fn the_last_of_those_that_wait_are_surplus() {
         let core = fixture::core(|_| {}).await;
-        let holds: Vec<Hold> = (1..=5).map(|step| fixture::hold(&core, step)).collect();
+        let holds: Vec<Hold> = (1..=6).map(|step| fixture::hold(&core, step)).collect();
         let taken = |may_wait| -> Vec<StepId> {
             let mut steps = core.held.take_surplus(Duration::ZERO, may_wait);
             steps.sort_by_key(|step| step.serial);
             steps.into_iter().map(|step| step.step_id).collect()
         };
         assert!(core.held.take_surplus(Duration::from_secs(60), 0).is_empty(), "not for that long");
-        // One that runs does not wait.
+        // One that runs does not wait, nor does one that has its slot.
         assert!(core.held.start(&holds[4], StepKind::Standard, None));
+        assert!(core.held.seated(&holds[5]));
         assert_eq!(taken(4), []);
         assert_eq!(taken(2), [holds[2].step_id, holds[3].step_id]);
         assert_eq!(taken(2), [], "once");
         let current: Vec<bool> = holds.iter().map(|hold| core.held.is_current(hold)).collect();
-        assert_eq!(current, [true, true, false, false, true]);
+        assert_eq!(current, [true, true, false, false, true, true]);
         assert_eq!(taken(0), [holds[0].step_id, holds[1].step_id]);
+        assert!(!core.held.seated(&holds[0]));
     }
 }

@@ -32,6 +32,10 @@ const SOON: Duration = Duration::from_millis(1);
 /// How long a message of another protocol version is left to others.
 const OTHER_VERSION: Duration = Duration::from_secs(5);
 
+/// How long a request is valid that is made for what is known to wait. If others have had it meanwhile,
+/// the slots are not kept from other queues for longer.
+const FOR_BACKLOG: Duration = Duration::from_secs(1);
+
 /// Without a request for so long, one does not hear of it when the consumer is deleted.
 const UNHEARD: Duration = Duration::from_secs(1);
 
@@ -156,7 +160,11 @@ impl PullLoop {
         self.here.credit += n;
         // At once: a queue that comes meanwhile is not to wait until something happens here.
         self.core.ledger.note_idle(&mut self.here);
-        if let Err(error) = self.puller.request(n).await {
+        let requested = match self.here.backlog {
+            0 => self.puller.request(n).await,
+            _ => self.puller.request_for(n, FOR_BACKLOG).await,
+        };
+        if let Err(error) = requested {
             tracing::warn!(%error, durable = self.place.durable, "not pulled");
             self.pause().await;
         } else if unsure {

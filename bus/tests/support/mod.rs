@@ -14,7 +14,7 @@ use tasker_config::{Loader, Settings};
 pub(crate) struct TestServer {
     child: Option<Child>,
     pub(crate) port: u16,
-    folder: PathBuf,
+    pub(crate) folder: PathBuf,
     /// What its configuration says beside port and store.
     more: String,
 }

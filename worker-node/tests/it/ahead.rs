@@ -1,5 +1,6 @@
 //! Steps that are fetched before there is a slot for them.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
 use serde_json::Value;
@@ -46,4 +47,38 @@ async fn what_was_fetched_ahead_of_slow_steps_is_given_back() {
     assert!(outcomes.values().all(|&n| n == 1), "each once");
     assert_eq!(outcomes.len() + released, QUICK + SLOW);
     within("the end", worker.stop()).await;
+}
+
+#[tokio::test]
+async fn slots_go_on_while_nobody_takes_back_what_was_fetched_ahead() {
+    let mut fake = Fake::start().await;
+    fake.settings.worker.slots = 2;
+    fake.open_queue().await;
+    fake.seen().keeps_silent = true;
+    let gate = Gate::new();
+    gate.open.add_permits(QUICK);
+    let items: Vec<_> = (0..QUICK + SLOW).map(|_| fake.item("gate", Value::Null)).collect();
+    fake.publish(&items).await;
+    let worker = fake.worker(gate.registry()).await;
+    fake.until("steps given back", |seen| !seen.released.is_empty()).await;
+    let ran = gate.calls.load(Ordering::SeqCst) as usize;
+    gate.open.add_permits(1);
+    // The one that asked to have the others taken back has its slot at once.
+    within("the next step", async {
+        while gate.calls.load(Ordering::SeqCst) as usize == ran {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let asked: HashSet<_> = {
+        let mut seen = fake.seen();
+        seen.keeps_silent = false;
+        seen.released.drain(..).map(|step| step.step_id).collect()
+    };
+    // A worker that ends waits until it has been asked again.
+    gate.open.add_permits(SLOW);
+    within("the end", worker.stop()).await;
+    let again: HashSet<_> = fake.seen().released.iter().map(|step| step.step_id).collect();
+    assert!(asked.is_subset(&again), "{asked:?} {again:?}");
+    within("acknowledgements", async { while fake.left().await.1 > 0 {} }).await;
 }

@@ -39,6 +39,8 @@ pub(crate) struct Seen {
     pub(crate) until: Vec<Option<i64>>,
     pub(crate) parts: Vec<GetShared>,
     pub(crate) released: Vec<ReleasedStep>,
+    /// Whether nobody answers who is asked to take steps back.
+    pub(crate) keeps_silent: bool,
     pub(crate) beats: Vec<Heartbeat>,
     /// What each report would take.
     pub(crate) takes: Vec<u32>,
@@ -60,6 +62,7 @@ impl Seen {
             until: Vec::new(),
             parts: Vec::new(),
             released: Vec::new(),
+            keeps_silent: false,
             beats: Vec::new(),
             takes: Vec::new(),
             judge: Box::new(|outcomes| Ok(vec![Verdict::Applied; outcomes.len()])),
@@ -282,7 +285,12 @@ impl Fake {
         .await;
         self.serve(&Request::Release.wildcard(), group, |shared, incoming| {
             let request: ReleaseRequest = read(&incoming);
-            shared.lock().released.extend(&request.steps);
+            let mut seen = shared.lock();
+            seen.released.extend(&request.steps);
+            if seen.keeps_silent {
+                return;
+            }
+            drop(seen);
             let steps: Vec<StepId> = request.steps.iter().map(|step| step.step_id).collect();
             answer(incoming, Ok(ReleaseReply { released: steps.len() as u32, steps }));
         })

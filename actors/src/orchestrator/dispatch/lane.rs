@@ -11,6 +11,7 @@ use tasker_store::{OpenBatch, ReadyStep};
 use tasker_workflow::{Source, WindowLimits, publishable, share_out, window_size};
 
 use super::UNSENT_AFTER;
+use super::recording::Dispatch;
 
 /// What a lane serves.
 pub(crate) type LaneKey = (Namespace, Queue);
@@ -22,6 +23,12 @@ pub(crate) struct Prepared {
     pub(crate) shared: Option<Arc<RawValue>>,
     /// Whether a sweep found it: another copy may be on the bus.
     pub(crate) swept: bool,
+}
+
+impl Prepared {
+    pub(crate) fn dispatch(&self) -> Dispatch {
+        (self.step.id, self.step.dispatch_seq)
+    }
 }
 
 /// The shared part of a batch's members.
@@ -105,7 +112,7 @@ impl Work {
 #[derive(Default)]
 pub(crate) struct Published {
     /// Steps that are on the bus, by dispatch.
-    pub(crate) steps: Vec<(StepId, u32)>,
+    pub(crate) steps: Vec<Dispatch>,
     /// Batches with the members published now and the shared part as it was read.
     pub(crate) spans: Vec<(BatchId, u32, MemberShared)>,
     /// Batches that are left to others, or to a later sweep.
@@ -129,6 +136,8 @@ const FRESH: Duration = Duration::from_millis(20);
 pub(crate) struct Lane {
     steps: VecDeque<Prepared>,
     queued: HashSet<StepId>,
+    /// Single steps that are being published.
+    pub(crate) under_way: Vec<Dispatch>,
     batches: Vec<LaneBatch>,
     /// A publish or a look at the bus is under way.
     pub(crate) busy: bool,
@@ -154,6 +163,7 @@ impl Lane {
         Self {
             steps: VecDeque::new(),
             queued: HashSet::new(),
+            under_way: Vec::new(),
             batches: Vec::new(),
             busy: false,
             ensured: false,
@@ -281,6 +291,7 @@ impl Lane {
             let waited = prepared.step.known_since.elapsed() >= UNSENT_AFTER;
             prepared.swept |= waited && self.max_running.is_some();
         }
+        self.under_way = steps.iter().map(Prepared::dispatch).collect();
         room -= singles as u32;
         let sources: Vec<Source> = self.batches.iter().map(LaneBatch::source).collect();
         let mut spans = Vec::new();
@@ -298,6 +309,7 @@ impl Lane {
         if published.generation == self.generation {
             self.ensured = published.ensured;
         }
+        self.under_way.clear();
         let mut sent = published.steps.len() as u32;
         for (id, members, shared) in &published.spans {
             sent += members;
@@ -388,6 +400,18 @@ mod tests {
         let steps = work.steps.iter().map(|p| (p.step.id, p.step.dispatch_seq)).collect();
         lane.settle(&Published { steps, ..work.unpublished() });
         work.steps.len()
+    }
+
+    #[test]
+    fn what_is_being_published_is_known_until_that_has_ended() {
+        let mut lane = lane(3);
+        let bounds = WindowLimits { min: 256, max: 4_096 };
+        let work = lane.take(bounds, 512);
+        let taken: Vec<Dispatch> = work.steps.iter().map(Prepared::dispatch).collect();
+        assert_eq!((lane.under_way.clone(), taken.len()), (taken, 3));
+        // Also if the bus took none of it, or nobody knows.
+        lane.settle(&Published::default());
+        assert!(lane.under_way.is_empty());
     }
 
     #[test]

@@ -4,11 +4,12 @@
 
 mod lane;
 mod publish;
+mod recording;
 
 pub(crate) use self::lane::LaneKey;
 pub(crate) use self::publish::{adapt as adapt_queue, complete, ensure as ensure_queue, work_item};
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -19,6 +20,7 @@ use tasker_store::{KnownResults, OpenBatch, ReadyStep};
 use tasker_workflow::WindowLimits;
 
 use self::lane::{Lane, Prepared, Published};
+use self::recording::{Dispatch, Recording};
 use super::Links;
 use super::limits;
 use super::node::{Node, run_detached};
@@ -54,9 +56,9 @@ pub(crate) enum DispatchMessage {
     /// Look for ready steps that were not published.
     Sweep,
     /// Record which dispatches are on the bus.
-    Flush,
+    Record,
     /// A recording has ended.
-    Flushed,
+    Recorded,
     /// Streams were made anew: durables must be checked.
     BusReset,
 }
@@ -65,18 +67,11 @@ pub(crate) enum DispatchMessage {
 pub(crate) struct DispatchState {
     node: Node,
     lanes: HashMap<LaneKey, Lane>,
-    /// Dispatches on the bus that are not recorded yet.
-    sent: Vec<(StepId, u32)>,
-    flushing: bool,
-    flush_planned: bool,
+    recording: Recording,
     /// When limits were looked at last.
     limits_read: Instant,
 }
 
-/// Recording of dispatches waits this long for more of them.
-const FLUSH_AFTER: Duration = Duration::from_millis(20);
-/// Dispatches that are recorded by one statement.
-const MAX_FLUSH: usize = 4_096;
 /// Steps and batches that one sweep takes up.
 const MAX_SWEPT: u32 = 4_096;
 /// Steps that were ready this long ago should be on the bus.
@@ -100,9 +95,7 @@ impl Actor for DispatchActor {
         Ok(DispatchState {
             node,
             lanes: HashMap::new(),
-            sent: Vec::new(),
-            flushing: false,
-            flush_planned: false,
+            recording: Recording::default(),
             limits_read: Instant::now(),
         })
     }
@@ -144,10 +137,10 @@ impl Actor for DispatchActor {
                 state.sweep(&myself);
                 state.sweep_limits(&myself);
             }
-            DispatchMessage::Flush => state.flush(&myself),
-            DispatchMessage::Flushed => {
-                state.flushing = false;
-                state.plan_flush(&myself);
+            DispatchMessage::Record => state.record(&myself),
+            DispatchMessage::Recorded => {
+                state.recording.end();
+                state.plan_recording(&myself);
             }
             DispatchMessage::BusReset => {
                 state.lanes.values_mut().for_each(Lane::forget_durable);
@@ -208,7 +201,11 @@ impl DispatchState {
 
     fn add_steps(&mut self, myself: &ActorRef<DispatchMessage>, steps: Vec<Prepared>) {
         let mut touched = Vec::new();
-        for prepared in steps {
+        let known = match steps.iter().any(|prepared| prepared.swept) {
+            true => self.on_their_way(),
+            false => HashSet::new(),
+        };
+        for prepared in steps.into_iter().filter(|prepared| !known.contains(&prepared.dispatch())) {
             let key = (prepared.step.namespace.clone(), prepared.step.queue.clone());
             self.lane(&key).add_step(prepared);
             if !touched.contains(&key) {
@@ -216,6 +213,12 @@ impl DispatchState {
             }
         }
         touched.iter().for_each(|key| self.pump(myself, key));
+    }
+
+    /// What is being published, or was and is not recorded yet: a sweep finds it, although it is sent.
+    fn on_their_way(&self) -> HashSet<Dispatch> {
+        let in_lanes = self.lanes.values().flat_map(|lane| lane.under_way.iter().copied());
+        in_lanes.chain(self.recording.all()).collect()
     }
 
     fn add_batches(&mut self, myself: &ActorRef<DispatchMessage>, batches: Vec<OpenBatch>) {
@@ -304,35 +307,32 @@ impl DispatchState {
         let lane = self.lane(key);
         lane.busy = false;
         lane.settle(published);
-        self.sent.extend_from_slice(&published.steps);
-        self.plan_flush(myself);
+        self.recording.add(&published.steps);
+        self.plan_recording(myself);
         if published.failed.is_empty() && published.dropped.is_empty() {
             self.pump(myself, key);
         }
     }
 
-    fn plan_flush(&mut self, myself: &ActorRef<DispatchMessage>) {
-        if !self.sent.is_empty() && !self.flushing && !self.flush_planned {
-            self.flush_planned = true;
-            myself.send_after(FLUSH_AFTER, || DispatchMessage::Flush);
+    fn plan_recording(&mut self, myself: &ActorRef<DispatchMessage>) {
+        if let Some(after) = self.recording.plan() {
+            myself.send_after(after, || DispatchMessage::Record);
         }
     }
 
-    fn flush(&mut self, myself: &ActorRef<DispatchMessage>) {
-        self.flush_planned = false;
-        self.flushing = true;
-        let recording = record(self.node.clone(), self.take_sent());
+    fn record(&mut self, myself: &ActorRef<DispatchMessage>) {
+        let sent = self.recording.begin();
+        if sent.is_empty() {
+            return;
+        }
+        let node = self.node.clone();
         let work = async move {
-            recording.await;
-            DispatchMessage::Flushed
+            if let Err(error) = node.store.mark_sent(&sent).await {
+                tracing::warn!(%error, steps = sent.len(), "published steps were not recorded; a sweep publishes them again");
+            }
+            DispatchMessage::Recorded
         };
-        run_detached(myself, work, || DispatchMessage::Flushed);
-    }
-
-    /// As many of the dispatches that are not recorded as one statement may have.
-    fn take_sent(&mut self) -> Vec<(StepId, u32)> {
-        let n = self.sent.len().min(MAX_FLUSH);
-        self.sent.drain(..n).collect()
+        run_detached(myself, work, || DispatchMessage::Recorded);
     }
 
     fn sweep(&self, myself: &ActorRef<DispatchMessage>) {
@@ -385,13 +385,6 @@ impl DispatchState {
             DispatchMessage::Limited(changed)
         };
         run_detached(myself, work, || DispatchMessage::Limited(Vec::new()));
-    }
-}
-
-/// Records which dispatches are on the bus.
-async fn record(node: Node, sent: Vec<(StepId, u32)>) {
-    if let Err(error) = node.store.mark_sent(&sent).await {
-        tracing::warn!(%error, steps = sent.len(), "published steps were not recorded; a sweep publishes them again");
     }
 }
 
