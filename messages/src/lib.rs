@@ -76,7 +76,7 @@ pub use plan::{
 };
 pub use problem::Problem;
 pub use protocol::check_protocol;
-pub use queue_list::{QueueList, QueueRef};
+pub use queue_list::{Introduction, QueueList, QueueRef};
 pub use recovery::{Recovery, RecoveryKind};
 pub use repair::{RepairStep, Repaired, RepairedBatch, Retry, StepAction, check_reason};
 pub use reply::{Refusal, Reply};

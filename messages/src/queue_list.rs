@@ -1,6 +1,20 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{Namespace, Queue};
+use crate::{Namespace, Queue, WorkerId};
+
+/// Who asks on `tasker.queues.list`, while it is heard in no namespace because no queue exists that it
+/// serves: it may have been started before the first task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Introduction {
+    /// The worker.
+    pub worker: WorkerId,
+    /// What it pulls as soon as it exists.
+    pub queues: Vec<Queue>,
+    /// Callables that it offers.
+    pub callables: Vec<String>,
+    /// Whether it has others, which resolvers find when they are asked for.
+    pub resolves: bool,
+}
 
 /// The queues that exist, the answer on `tasker.queues.list`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,14 +3,18 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
-use tasker_messages::Queue;
+use tasker_messages::{Introduction, Queue, WorkerId};
 use tasker_workflow::{Handler, Template};
 
 /// By queue, of all namespaces: a worker that serves all namespaces is heard in one only when there is
-/// work.
+/// work. Before that it has introduced itself, to this node or another one.
 #[derive(Debug, Default)]
-pub struct Offers(RwLock<HashMap<Queue, Offered>>);
+pub struct Offers {
+    heard: RwLock<HashMap<Queue, Offered>>,
+    introduced: RwLock<HashMap<WorkerId, (Introduction, Instant)>>,
+}
 
 /// What the live workers of a queue have.
 #[derive(Debug, Default)]
@@ -26,18 +30,39 @@ impl Offered {
     }
 }
 
+/// How long an introduction counts. It is repeated every half second, to one orchestrator or another.
+const INTRODUCED_FOR: Duration = Duration::from_secs(15);
+/// Most workers whose introductions are kept.
+const MAX_INTRODUCED: usize = 1_000;
 /// Most warnings about one template.
 const MAX_WARNINGS: usize = 20;
 
 impl Offers {
     pub(crate) fn replace(&self, offers: HashMap<Queue, Offered>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = offers;
+        *self.heard.write().unwrap_or_else(PoisonError::into_inner) = offers;
+    }
+
+    /// A worker says what it has, though it is not heard anywhere yet.
+    pub(crate) fn introduce(&self, introduction: Introduction) {
+        let mut introduced = self.introduced.write().unwrap_or_else(PoisonError::into_inner);
+        introduced.retain(|_, (_, at)| at.elapsed() < INTRODUCED_FOR);
+        if introduced.len() < MAX_INTRODUCED || introduced.contains_key(&introduction.worker) {
+            introduced.insert(introduction.worker, (introduction, Instant::now()));
+        }
+    }
+
+    fn is_introduced(&self, queue: &Queue, callable: &str) -> bool {
+        let introduced = self.introduced.read().unwrap_or_else(PoisonError::into_inner);
+        introduced.values().any(|(worker, at)| {
+            let has = worker.resolves || worker.callables.iter().any(|own| own == callable);
+            at.elapsed() < INTRODUCED_FOR && has && worker.queues.contains(queue)
+        })
     }
 
     /// Whether a live worker of the queue says that it has the callable; what resolvers find is not
     /// known.
     pub(crate) fn lists(&self, queue: &Queue, callable: &str) -> bool {
-        let offers = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let offers = self.heard.read().unwrap_or_else(PoisonError::into_inner);
         offers.get(queue).is_some_and(|offered| offered.callables.contains(callable))
     }
 
@@ -52,12 +77,13 @@ impl Offers {
         met: &HashMap<Queue, Offered>,
         template: &Template,
     ) -> Vec<String> {
-        let offers = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let offers = self.heard.read().unwrap_or_else(PoisonError::into_inner);
         let mut lacking: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
         for step in &template.steps {
             let Handler { queue, callable, .. } = &step.handler;
             let mut known = [offers.get(queue), met.get(queue)].into_iter().flatten();
-            if !known.any(|offered| offered.has(callable)) {
+            let is_known = known.any(|offered| offered.has(callable));
+            if !is_known && !self.is_introduced(queue, callable) {
                 lacking.entry((queue.as_str(), callable)).or_default().push(step.name.as_str());
             }
         }
@@ -107,5 +133,36 @@ mod tests {
         offers.replace([(Queue::default(), one("x", true)), (q, one("y", true))].into());
         assert_eq!(offers.warnings(&template), [""; 0]);
         assert!(!offers.lists(&Queue::default(), "y"));
+    }
+
+    #[test]
+    fn who_is_not_heard_yet_has_introduced_itself() {
+        let source = "name: t\nnamespace_name: n\nversion: 1.0.0\nsteps:\n\
+            - {name: a, handler: {callable: x}}\n\
+            - {name: b, handler: {callable: x, queue: q}}\n\
+            - {name: c, handler: {callable: y}}\n";
+        let template = Template::parse(source.as_bytes()).expect("a template");
+        let offers = Offers::default();
+        let introduce = |worker: u128, callable: &str, resolves| {
+            offers.introduce(Introduction {
+                worker: WorkerId::from_uuid(uuid::Uuid::from_u128(worker)),
+                queues: vec![Queue::default()],
+                callables: vec![callable.to_owned()],
+                resolves,
+            });
+        };
+        introduce(1, "x", false);
+        let warnings = offers.warnings(&template);
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        assert!(warnings[0].contains("`y`") && warnings[1].contains("queue `q`"), "{warnings:?}");
+        assert!(!offers.lists(&Queue::default(), "x"), "nobody serves it now");
+        introduce(1, "z", false);
+        assert_eq!(offers.warnings(&template).len(), 3, "the last word counts");
+        introduce(2, "z", true);
+        assert_eq!(offers.warnings(&template).len(), 1);
+        let workers = 3..2 * MAX_INTRODUCED as u128;
+        workers.for_each(|worker| introduce(worker, "x", false));
+        let introduced = offers.introduced.read().expect("no panic");
+        assert_eq!(introduced.len(), MAX_INTRODUCED);
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tasker_messages::{QueueList, QueueRef, subject};
+use tasker_messages::{Introduction, QueueList, QueueRef, subject};
 use tokio::sync::watch;
 
 use super::core::{Core, Serves, Stage};
@@ -150,7 +150,15 @@ fn named(serves: &Serves) -> Option<Vec<QueueRef>> {
 
 async fn list(core: &Core) -> Option<Vec<QueueRef>> {
     let timeout = core.settings.nats.request_timeout();
-    match core.bus.request::<_, QueueList>(subject::QUEUES_LIST.to_owned(), &(), timeout).await {
+    // Who pulls something is heard by its heartbeats.
+    let unheard = core.places().is_empty().then(|| Introduction {
+        worker: core.id,
+        queues: core.serves.queues.iter().cloned().collect(),
+        callables: core.registry.callables().map(str::to_owned).collect(),
+        resolves: core.registry.resolves(),
+    });
+    let subject = subject::QUEUES_LIST.to_owned();
+    match core.bus.request::<_, QueueList>(subject, &unheard, timeout).await {
         Ok(list) => Some(list.queues),
         Err(error) => {
             tracing::debug!(%error, "the queues are not known");

@@ -5,6 +5,7 @@
 mod lane;
 mod publish;
 mod recording;
+mod sweep;
 
 pub(crate) use self::lane::LaneKey;
 pub(crate) use self::publish::{adapt as adapt_queue, complete, ensure as ensure_queue, work_item};
@@ -14,15 +15,14 @@ use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tasker_bus::ConsumerLoad;
-use tasker_guards::{Guard, guard_is_off};
 use tasker_messages::{BatchId, Namespace, Queue, StepId};
 use tasker_store::{KnownResults, OpenBatch, ReadyStep};
 use tasker_workflow::WindowLimits;
 
 use self::lane::{Lane, Prepared, Published};
 use self::recording::{Dispatch, Recording};
+use self::sweep::claim_batches;
 use super::Links;
-use super::limits;
 use super::node::{Node, run_detached};
 
 /// Puts ready steps on the bus.
@@ -39,6 +39,8 @@ pub(crate) enum DispatchMessage {
     Sealed(Vec<BatchId>),
     /// Steps with what is needed to publish them.
     Loaded(Vec<Prepared>),
+    /// The same, of steps that a sweep has found.
+    Swept(Vec<Prepared>),
     /// Batches whose members this node publishes.
     Batches(Vec<OpenBatch>),
     /// So many steps of these queues have ended.
@@ -72,14 +74,8 @@ pub(crate) struct DispatchState {
     limits_read: Instant,
 }
 
-/// Steps and batches that one sweep takes up.
-const MAX_SWEPT: u32 = 4_096;
 /// Steps that were ready this long ago should be on the bus.
 const UNSENT_AFTER: Duration = Duration::from_millis(1_500);
-/// How often limits are looked at.
-const LIMITS_EVERY: Duration = Duration::from_secs(5);
-/// A batch is left to other nodes when its publisher has been silent for this long.
-const PUBLISHER_LEASE: Duration = Duration::from_secs(5);
 
 impl Actor for DispatchActor {
     type Msg = DispatchMessage;
@@ -110,7 +106,12 @@ impl Actor for DispatchActor {
             DispatchMessage::Ready(steps) => state.load(&myself, steps),
             DispatchMessage::Released(steps, known) => state.complete(&myself, steps, known),
             DispatchMessage::Sealed(batches) => state.claim(&myself, batches),
-            DispatchMessage::Loaded(steps) => state.add_steps(&myself, steps),
+            DispatchMessage::Loaded(steps) => state.add_steps(&myself, steps, &HashSet::new()),
+            DispatchMessage::Swept(steps) => {
+                let known = state.on_their_way();
+                state.recording.sweep_ends();
+                state.add_steps(&myself, steps, &known);
+            }
             DispatchMessage::Batches(batches) => state.add_batches(&myself, batches),
             DispatchMessage::Finished(namespace, queues) => {
                 state.finished(&myself, &namespace, queues);
@@ -199,12 +200,13 @@ impl DispatchState {
         run_detached(myself, work, || DispatchMessage::Batches(Vec::new()));
     }
 
-    fn add_steps(&mut self, myself: &ActorRef<DispatchMessage>, steps: Vec<Prepared>) {
+    fn add_steps(
+        &mut self,
+        myself: &ActorRef<DispatchMessage>,
+        steps: Vec<Prepared>,
+        known: &HashSet<Dispatch>,
+    ) {
         let mut touched = Vec::new();
-        let known = match steps.iter().any(|prepared| prepared.swept) {
-            true => self.on_their_way(),
-            false => HashSet::new(),
-        };
         for prepared in steps.into_iter().filter(|prepared| !known.contains(&prepared.dispatch())) {
             let key = (prepared.step.namespace.clone(), prepared.step.queue.clone());
             self.lane(&key).add_step(prepared);
@@ -334,66 +336,4 @@ impl DispatchState {
         };
         run_detached(myself, work, || DispatchMessage::Recorded);
     }
-
-    fn sweep(&self, myself: &ActorRef<DispatchMessage>) {
-        let node = self.node.clone();
-        let older_than = UNSENT_AFTER.as_millis() as u64;
-        let work = async move {
-            match node.store.find_unsent(older_than, MAX_SWEPT).await {
-                Ok(steps) if steps.is_empty() || guard_is_off(Guard::Sweep) => {
-                    DispatchMessage::Loaded(Vec::new())
-                }
-                Ok(steps) => DispatchMessage::Loaded(publish::prepare(&node, &steps, true).await),
-                Err(error) => {
-                    tracing::warn!(%error, "unpublished steps could not be looked for");
-                    DispatchMessage::Loaded(Vec::new())
-                }
-            }
-        };
-        run_detached(myself, work, || DispatchMessage::Loaded(Vec::new()));
-        let node = self.node.clone();
-        let work = async move { DispatchMessage::Batches(claim_batches(&node, None).await) };
-        run_detached(myself, work, || DispatchMessage::Batches(Vec::new()));
-    }
-}
-
-impl DispatchState {
-    /// Looks at the limits now and then. Limited queues have small windows, which other nodes fill,
-    /// too: this one may not have heard of what has ended.
-    fn sweep_limits(&mut self, myself: &ActorRef<DispatchMessage>) {
-        let known = &self.node.limits;
-        let limited = self.lanes.iter_mut().filter(|((namespace, queue), lane)| {
-            lane.waits() && known.max_running(namespace, queue).is_some()
-        });
-        let waiting: Vec<LaneKey> = limited
-            .map(|(key, lane)| {
-                lane.note_sweep();
-                key.clone()
-            })
-            .collect();
-        waiting.iter().for_each(|key| self.pump(myself, key));
-        if self.limits_read.elapsed() < LIMITS_EVERY || self.node.limits.are_being_read() {
-            return;
-        }
-        self.limits_read = Instant::now();
-        let node = self.node.clone();
-        let work = async move {
-            let changed = limits::refresh(&node).await.unwrap_or_else(|error| {
-                tracing::warn!(%error, "limits could not be read; those that are known go on");
-                Vec::new()
-            });
-            DispatchMessage::Limited(changed)
-        };
-        run_detached(myself, work, || DispatchMessage::Limited(Vec::new()));
-    }
-}
-
-/// Takes over the publishing of batches. What cannot be had now is found by a later sweep.
-async fn claim_batches(node: &Node, named: Option<Vec<BatchId>>) -> Vec<OpenBatch> {
-    let lease_ms = PUBLISHER_LEASE.as_millis() as u64;
-    let claimed = node.store.claim_batches(named.as_deref(), node.id, lease_ms, MAX_SWEPT).await;
-    claimed.unwrap_or_else(|error| {
-        tracing::warn!(%error, "sealed batches could not be taken over; a sweep tries again");
-        Vec::new()
-    })
 }

@@ -212,7 +212,7 @@ async fn record_members(
     if reached.is_empty() {
         return Ok(());
     }
-    let lease_ms = super::PUBLISHER_LEASE.as_millis() as u64;
+    let lease_ms = super::sweep::PUBLISHER_LEASE.as_millis() as u64;
     let advanced = node.store.advance_published(&reached, node.id, lease_ms).await?;
     pass(CrashPoint::MembersRecorded);
     for (id, from, upto) in reached {

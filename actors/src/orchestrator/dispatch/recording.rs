@@ -18,6 +18,8 @@ pub(crate) struct Recording {
     waiting: Vec<Dispatch>,
     /// What the statement that runs records.
     under_way: Vec<Dispatch>,
+    /// What was recorded while a sweep reads: it may have read the rows before.
+    swept: Option<Vec<Dispatch>>,
     /// A look at what waits is to come.
     planned: bool,
 }
@@ -27,9 +29,21 @@ impl Recording {
         self.waiting.extend_from_slice(dispatches);
     }
 
-    /// All that is on the bus and not known to be recorded.
+    /// All that is on the bus, though the rows that a sweep has read may not say so.
     pub(crate) fn all(&self) -> impl Iterator<Item = Dispatch> {
-        self.waiting.iter().chain(&self.under_way).copied()
+        self.waiting.iter().chain(&self.under_way).chain(self.swept.iter().flatten()).copied()
+    }
+
+    /// A sweep begins to read. `false` if another one has not ended.
+    pub(crate) fn sweep_begins(&mut self) -> bool {
+        let begins = self.swept.is_none();
+        self.swept.get_or_insert_default();
+        begins
+    }
+
+    /// What the sweep has found was looked at.
+    pub(crate) fn sweep_ends(&mut self) {
+        self.swept = None;
     }
 
     /// When to look again, if something waits and no look is to come.
@@ -55,7 +69,10 @@ impl Recording {
 
     /// The statement has ended.
     pub(crate) fn end(&mut self) {
-        self.under_way = Vec::new();
+        let ended = std::mem::take(&mut self.under_way);
+        if let Some(swept) = &mut self.swept {
+            swept.extend(ended);
+        }
     }
 }
 
@@ -87,6 +104,23 @@ mod tests {
         assert_eq!(recording.all().collect::<Vec<_>>(), second);
         assert_eq!(recording.plan(), Some(RECORD_AFTER));
         assert_eq!(recording.begin(), second);
+    }
+
+    #[test]
+    fn what_is_recorded_while_a_sweep_reads_is_known_to_it() {
+        let mut recording = Recording::default();
+        let all = dispatches(2);
+        assert!(recording.sweep_begins());
+        assert!(!recording.sweep_begins(), "one at a time");
+        for dispatch in &all {
+            recording.add(&[*dispatch]);
+            recording.begin();
+            recording.end();
+        }
+        assert_eq!(recording.all().collect::<Vec<_>>(), all);
+        recording.sweep_ends();
+        assert_eq!(recording.all().count(), 0);
+        assert!(recording.sweep_begins());
     }
 
     #[test]

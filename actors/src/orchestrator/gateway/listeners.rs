@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ractor::ActorProcessingErr;
 use tasker_bus::{Bus, BusError, Incoming, Subscription};
 use tasker_messages::subject::{self, Request};
-use tasker_messages::{Refusal, code};
+use tasker_messages::{Refusal, code, json};
 use tokio::sync::{Semaphore, watch};
 
 use super::requests::route;
@@ -103,18 +103,26 @@ impl Listeners {
     }
 
     /// Tells workers which queues exist.
-    pub(super) async fn queue_lists(&mut self, bus: &Bus) -> Result<(), BusError> {
+    pub(super) async fn queue_lists(&mut self, node: &Node) -> Result<(), BusError> {
         let group = Some(subject::ORCHESTRATORS);
-        let mut requests = self.subscribe(bus, subject::QUEUES_LIST, group).await?;
-        let bus = bus.clone();
+        let mut requests = self.subscribe(&node.bus, subject::QUEUES_LIST, group).await?;
+        let node = node.clone();
         self.loops.spawn("gateway.queue_lists", async move {
             while let Some(request) = requests.next().await {
-                let queues = bus.work_durables().await.map(|queues| tasker_messages::QueueList {
-                    queues: queues
-                        .into_iter()
-                        .map(|(namespace, queue)| tasker_messages::QueueRef { namespace, queue })
-                        .collect(),
-                });
+                // Workers that are heard, or of an earlier release, say nothing.
+                if let Ok(Some(introduction)) = json::decode(&request.payload) {
+                    node.offers.introduce(introduction);
+                }
+                let queues =
+                    node.bus.work_durables().await.map(|queues| tasker_messages::QueueList {
+                        queues: queues
+                            .into_iter()
+                            .map(|(namespace, queue)| tasker_messages::QueueRef {
+                                namespace,
+                                queue,
+                            })
+                            .collect(),
+                    });
                 let answer = queues.map_err(|error| {
                     let message = format!("the bus did not list its queues: {error}");
                     Refusal::retry(code::UNAVAILABLE, message)
