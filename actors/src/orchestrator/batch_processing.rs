@@ -19,6 +19,7 @@ use tasker_workflow::batching::{self, BatchPlan, failure_budget};
 use uuid::Uuid;
 
 use super::Links;
+use super::calm::Calm;
 use super::dispatch::DispatchMessage;
 use super::finalizer::FinalizerMessage;
 use super::gather::Gather;
@@ -54,6 +55,7 @@ pub(crate) struct BatchProcessingState {
     gather: Gather<Expansion>,
     /// Steps that wait or are being expanded here, so that a sweep does not add them again.
     known: HashSet<StepId>,
+    calm: Calm,
 }
 
 /// Expansions of one transaction, transactions at a time, and expansions that may wait. What does
@@ -77,7 +79,8 @@ impl Actor for BatchProcessingActor {
     ) -> Result<BatchProcessingState, ActorProcessingErr> {
         myself.send_interval(Duration::from_secs(1), || BatchProcessingMessage::Sweep);
         let gather = Gather::new(MAX_IN_FLIGHT, MAX_SET, MAX_WAITING);
-        Ok(BatchProcessingState { node, links, gather, known: HashSet::new() })
+        let calm = Calm::default();
+        Ok(BatchProcessingState { node, links, gather, known: HashSet::new(), calm })
     }
 
     async fn handle(
@@ -88,6 +91,7 @@ impl Actor for BatchProcessingActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             BatchProcessingMessage::Announce(namespace, steps) => {
+                state.calm.disturb();
                 announce(&state.node, &namespace, steps);
             }
             BatchProcessingMessage::Expand(expansion) => state.take_in(expansion),
@@ -97,7 +101,11 @@ impl Actor for BatchProcessingActor {
                     state.known.remove(step);
                 });
             }
-            BatchProcessingMessage::Sweep => sweep(&myself, &state.node),
+            BatchProcessingMessage::Sweep => {
+                if state.calm.tick() {
+                    sweep(&myself, &state.node);
+                }
+            }
             BatchProcessingMessage::Found(steps) => {
                 for step in steps {
                     if !state.known.contains(&step) {
@@ -123,6 +131,7 @@ impl Actor for BatchProcessingActor {
 
 impl BatchProcessingState {
     fn take_in(&mut self, expansion: Expansion) {
+        self.calm.disturb();
         let step = expansion.step;
         if self.gather.push(expansion).is_ok() {
             self.known.insert(step);

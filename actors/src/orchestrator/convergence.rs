@@ -11,6 +11,7 @@ use tasker_messages::TaskId;
 use tasker_store::Converged;
 
 use super::Links;
+use super::calm::Calm;
 use super::dispatch::DispatchMessage;
 use super::finalizer::FinalizerMessage;
 use super::gather::Gather;
@@ -36,6 +37,7 @@ pub(crate) struct ConvergenceState {
     gather: Gather<TaskId>,
     /// Tasks that wait, each once.
     waiting: HashSet<TaskId>,
+    calm: Calm,
 }
 
 /// Tasks of one transaction, transactions at a time, and tasks that may wait; the sweep finds what
@@ -59,7 +61,7 @@ impl Actor for ConvergenceActor {
     ) -> Result<ConvergenceState, ActorProcessingErr> {
         myself.send_interval(Duration::from_secs(1), || ConvergenceMessage::Sweep);
         let gather = Gather::new(MAX_IN_FLIGHT, MAX_SET, MAX_WAITING).worthwhile(WORTHWHILE);
-        Ok(ConvergenceState { node, links, gather, waiting: HashSet::new() })
+        Ok(ConvergenceState { node, links, gather, waiting: HashSet::new(), calm: Calm::default() })
     }
 
     async fn handle(
@@ -70,6 +72,9 @@ impl Actor for ConvergenceActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             ConvergenceMessage::Check(tasks) => {
+                if !tasks.is_empty() {
+                    state.calm.disturb();
+                }
                 for task in tasks {
                     if state.waiting.insert(task) && state.gather.push(task).is_err() {
                         state.waiting.remove(&task);
@@ -81,7 +86,11 @@ impl Actor for ConvergenceActor {
                 pass_on(&state.links, *converged);
             }
             ConvergenceMessage::Sweep if guard_is_off(Guard::CheckAfterCommit) => {}
-            ConvergenceMessage::Sweep => sweep(&myself, &state.node),
+            ConvergenceMessage::Sweep => {
+                if state.calm.tick() {
+                    sweep(&myself, &state.node);
+                }
+            }
         }
         while let Some(set) = state.gather.next_set() {
             // A task may be checked again while it is being checked: what ends meanwhile counts.

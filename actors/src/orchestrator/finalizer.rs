@@ -11,6 +11,7 @@ use tasker_store::FinishedTask;
 use tokio::sync::oneshot;
 
 use super::Links;
+use super::calm::Calm;
 use super::node::{Node, run_detached};
 
 /// Announces ended tasks.
@@ -40,6 +41,7 @@ pub(crate) struct FinalizerState {
     node: Node,
     waiters: HashMap<TaskId, Vec<oneshot::Sender<()>>>,
     sweeping: bool,
+    calm: Calm,
 }
 
 /// Most tasks that are waited for; beyond that a waiter is answered with the task as it is.
@@ -58,7 +60,8 @@ impl Actor for FinalizerActor {
         (node, _): (Node, Links),
     ) -> Result<FinalizerState, ActorProcessingErr> {
         myself.send_interval(Duration::from_secs(1), || FinalizerMessage::Sweep);
-        Ok(FinalizerState { node, waiters: HashMap::new(), sweeping: false })
+        let (waiters, calm) = (HashMap::new(), Calm::default());
+        Ok(FinalizerState { node, waiters, sweeping: false, calm })
     }
 
     async fn handle(
@@ -69,16 +72,19 @@ impl Actor for FinalizerActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             FinalizerMessage::Finished(tasks) => {
+                state.calm.disturb();
                 tasks.iter().for_each(|task| state.wake(task.id));
                 announce(&state.node, tasks, false);
             }
             FinalizerMessage::Cancelled(task) => {
                 state.wake(task.id);
                 announce(&state.node, vec![task], true);
+                state.calm.disturb();
                 state.sweep(&myself);
             }
             FinalizerMessage::Stopped(namespace, batches) => {
                 hint_stopped(&state.node, namespace, batches);
+                state.calm.disturb();
                 state.sweep(&myself);
             }
             FinalizerMessage::Announced(id) => state.wake(id),
@@ -87,7 +93,14 @@ impl Actor for FinalizerActor {
                     state.waiters.entry(id).or_default().push(ended);
                 }
             }
-            FinalizerMessage::Sweep => state.sweep(&myself),
+            FinalizerMessage::Sweep => {
+                if !state.waiters.is_empty() {
+                    state.calm.disturb();
+                }
+                if state.calm.tick() {
+                    state.sweep(&myself);
+                }
+            }
             FinalizerMessage::Ended(tasks) => {
                 state.sweeping = false;
                 tasks.iter().for_each(|(id, _)| state.wake(*id));

@@ -5,6 +5,7 @@
 //! convergence -> dispatch -> finalizer. Whatever a cast would have said is also found by a sweep.
 
 mod batch_processing;
+mod calm;
 mod checkpoints;
 mod convergence;
 mod dispatch;

@@ -23,6 +23,7 @@ use self::lane::{Lane, Prepared, Published};
 use self::recording::{Dispatch, Recording};
 use self::sweep::claim_batches;
 use super::Links;
+use super::calm::Calm;
 use super::node::{Node, run_detached};
 
 /// Puts ready steps on the bus.
@@ -70,6 +71,7 @@ pub(crate) struct DispatchState {
     node: Node,
     lanes: HashMap<LaneKey, Lane>,
     recording: Recording,
+    calm: Calm,
     /// When limits were looked at last.
     limits_read: Instant,
 }
@@ -92,6 +94,7 @@ impl Actor for DispatchActor {
             node,
             lanes: HashMap::new(),
             recording: Recording::default(),
+            calm: Calm::default(),
             limits_read: Instant::now(),
         })
     }
@@ -135,7 +138,13 @@ impl Actor for DispatchActor {
                 state.published(&myself, &key, &published)
             }
             DispatchMessage::Sweep => {
-                state.sweep(&myself);
+                // What it publishes it holds on to by these looks.
+                if state.lanes.values().any(Lane::waits) {
+                    state.calm.disturb();
+                }
+                if state.calm.tick() {
+                    state.sweep(&myself);
+                }
                 state.sweep_limits(&myself);
             }
             DispatchMessage::Record => state.record(&myself),
@@ -214,6 +223,9 @@ impl DispatchState {
                 touched.push(key);
             }
         }
+        if !touched.is_empty() {
+            self.calm.disturb();
+        }
         touched.iter().for_each(|key| self.pump(myself, key));
     }
 
@@ -232,6 +244,9 @@ impl DispatchState {
                 touched.push(key);
             }
         }
+        if !touched.is_empty() {
+            self.calm.disturb();
+        }
         touched.iter().for_each(|key| self.pump(myself, key));
     }
 
@@ -241,6 +256,7 @@ impl DispatchState {
         namespace: &Namespace,
         queues: HashMap<Queue, u32>,
     ) {
+        self.calm.disturb();
         let now = Instant::now();
         for (queue, steps) in queues {
             let key = (namespace.clone(), queue);
