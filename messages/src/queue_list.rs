@@ -2,13 +2,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Namespace, Queue, WorkerId};
 
-/// Who asks on `tasker.queues.list`, while it is heard in no namespace because no queue exists that it
-/// serves: it may have been started before the first task.
+/// Who asks on `tasker.queues.list`, while it serves queues that do not exist in any namespace, so that
+/// nobody hears of them by heartbeats: it may have been started before the first task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Introduction {
     /// The worker.
     pub worker: WorkerId,
-    /// What it pulls as soon as it exists.
+    /// Those queues.
     pub queues: Vec<Queue>,
     /// Callables that it offers.
     pub callables: Vec<String>,

@@ -9,7 +9,7 @@ use tasker_messages::{Introduction, Queue, WorkerId};
 use tasker_workflow::{Handler, Template};
 
 /// By queue, of all namespaces: a worker that serves all namespaces is heard in one only when there is
-/// work. Before that it has introduced itself, to this node or another one.
+/// work. Before that it introduces itself.
 #[derive(Debug, Default)]
 pub struct Offers {
     heard: RwLock<HashMap<Queue, Offered>>,
@@ -30,7 +30,7 @@ impl Offered {
     }
 }
 
-/// How long an introduction counts. It is repeated every half second, to one orchestrator or another.
+/// How long an introduction counts. It is repeated every half second to five seconds.
 const INTRODUCED_FOR: Duration = Duration::from_secs(15);
 /// Most workers whose introductions are kept.
 const MAX_INTRODUCED: usize = 1_000;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tasker_messages::{Introduction, QueueList, QueueRef, subject};
+use tasker_messages::{Introduction, Queue, QueueList, QueueRef, subject};
 use tokio::sync::watch;
 
 use super::core::{Core, Serves, Stage};
@@ -150,21 +150,28 @@ fn named(serves: &Serves) -> Option<Vec<QueueRef>> {
 
 async fn list(core: &Core) -> Option<Vec<QueueRef>> {
     let timeout = core.settings.nats.request_timeout();
-    // Who pulls something is heard by its heartbeats.
-    let unheard = core.places().is_empty().then(|| Introduction {
-        worker: core.id,
-        queues: core.serves.queues.iter().cloned().collect(),
-        callables: core.registry.callables().map(str::to_owned).collect(),
-        resolves: core.registry.resolves(),
-    });
     let subject = subject::QUEUES_LIST.to_owned();
-    match core.bus.request::<_, QueueList>(subject, &unheard, timeout).await {
+    match core.bus.request::<_, QueueList>(subject, &introduction(core), timeout).await {
         Ok(list) => Some(list.queues),
         Err(error) => {
             tracing::debug!(%error, "the queues are not known");
             None
         }
     }
+}
+
+/// What the worker has for queues of which it pulls none: in those that it pulls, it is heard by its
+/// heartbeats.
+fn introduction(core: &Core) -> Option<Introduction> {
+    let places = core.places();
+    let unheard = |queue: &&Queue| places.iter().all(|place| place.queue != **queue);
+    let queues: Vec<Queue> = core.serves.queues.iter().filter(unheard).cloned().collect();
+    (core.stage() == Stage::Serving && !queues.is_empty()).then(|| Introduction {
+        worker: core.id,
+        queues,
+        callables: core.registry.callables().map(str::to_owned).collect(),
+        resolves: core.registry.resolves(),
+    })
 }
 
 /// Those of the queues that exist which this worker serves.

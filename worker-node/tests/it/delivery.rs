@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tasker_bus::{Outgoing, PullEvent, PullOptions};
-use tasker_messages::{ClaimVerdict, DropReason, Hint, Refusal, StepId, WorkItem, code, subject};
+use tasker_messages::{
+    ClaimVerdict, DropReason, Hint, Queue, Refusal, StepId, WorkItem, code, subject,
+};
 use tasker_sdk::{HandlerRegistry, StepContext, StepError, StepResult};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -337,5 +339,27 @@ async fn answers_of_jetstream_do_not_block_a_queue() {
     let worker = fake.worker(gate.registry()).await;
     fake.until_acknowledged().await;
     assert_eq!(gate.calls.load(Ordering::SeqCst), 0);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn what_nobody_can_hear_of_is_said_with_the_request_for_queues() {
+    let mut fake = Fake::start().await;
+    fake.settings.worker.queues = vec!["default".into(), "gpu".into()];
+    fake.open_queue().await;
+    let worker = fake.worker(super::handlers::registry()).await;
+    fake.until("a second request", |seen| seen.introductions.len() > 1).await;
+    let said: Vec<_> = {
+        let seen = fake.seen();
+        let said = seen.introductions.iter().take(2).flatten();
+        said.map(|said| (said.worker, said.queues.clone(), said.callables.clone())).collect()
+    };
+    let queue = |name: &str| Queue::new(name).expect("a name");
+    // The queue that exists is pulled by then, and heard of by heartbeats.
+    assert_eq!(said[0].1, [queue("default"), queue("gpu")]);
+    assert_eq!(said[1].1, [queue("gpu")]);
+    fake.until("a beat", |seen| !seen.beats.is_empty()).await;
+    let beat = fake.seen().beats[0].clone();
+    assert!(said.iter().all(|said| said.0 == beat.worker && said.2 == beat.callables));
     worker.stop().await;
 }

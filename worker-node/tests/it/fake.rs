@@ -12,9 +12,9 @@ use tasker_config::Settings;
 use tasker_messages::subject::{self, Request};
 use tasker_messages::{
     AttemptFinished, AttemptOutcome, Claim, ClaimReply, ClaimRequest, ClaimVerdict, CursorConfig,
-    GetShared, Heartbeat, Namespace, NextStep, NodeId, OutcomeReport, OutcomeVerdicts, Queue,
-    QueueList, QueueRef, Refusal, ReleaseReply, ReleaseRequest, ReleasedStep, SharedStep, StepId,
-    TaskId, Verdict, WorkItem,
+    GetShared, Heartbeat, Introduction, Namespace, NextStep, NodeId, OutcomeReport,
+    OutcomeVerdicts, Queue, QueueList, QueueRef, Refusal, ReleaseReply, ReleaseRequest,
+    ReleasedStep, SharedStep, StepId, TaskId, Verdict, WorkItem,
 };
 use tasker_sdk::HandlerRegistry;
 use tasker_worker_node::WorkerNode;
@@ -42,6 +42,8 @@ pub(crate) struct Seen {
     /// Whether nobody answers who is asked to take steps back.
     pub(crate) keeps_silent: bool,
     pub(crate) beats: Vec<Heartbeat>,
+    /// What came with each request for the list of queues.
+    pub(crate) introductions: Vec<Option<Introduction>>,
     /// What each report would take.
     pub(crate) takes: Vec<u32>,
     pub(crate) judge: Judge,
@@ -64,6 +66,7 @@ impl Seen {
             released: Vec::new(),
             keeps_silent: false,
             beats: Vec::new(),
+            introductions: Vec::new(),
             takes: Vec::new(),
             judge: Box::new(|outcomes| Ok(vec![Verdict::Applied; outcomes.len()])),
             hand: Box::new(|_, _| Vec::new()),
@@ -300,7 +303,8 @@ impl Fake {
         })
         .await;
         let queue = QueueRef { namespace: self.namespace.clone(), queue: self.queue.clone() };
-        self.serve(subject::QUEUES_LIST, group, move |_, incoming| {
+        self.serve(subject::QUEUES_LIST, group, move |shared, incoming| {
+            shared.lock().introductions.push(read(&incoming));
             answer(incoming, Ok(QueueList { queues: vec![queue.clone()] }));
         })
         .await;

@@ -41,7 +41,7 @@ pub(crate) enum DispatchMessage {
     /// Steps with what is needed to publish them.
     Loaded(Vec<Prepared>),
     /// The same, of steps that a sweep has found.
-    Swept(Vec<Prepared>),
+    Swept(u64, Vec<Prepared>),
     /// Batches whose members this node publishes.
     Batches(Vec<OpenBatch>),
     /// So many steps of these queues have ended.
@@ -110,10 +110,11 @@ impl Actor for DispatchActor {
             DispatchMessage::Released(steps, known) => state.complete(&myself, steps, known),
             DispatchMessage::Sealed(batches) => state.claim(&myself, batches),
             DispatchMessage::Loaded(steps) => state.add_steps(&myself, steps, &HashSet::new()),
-            DispatchMessage::Swept(steps) => {
+            DispatchMessage::Swept(number, steps) => {
                 let known = state.on_their_way();
-                state.recording.sweep_ends();
-                state.add_steps(&myself, steps, &known);
+                if state.recording.sweep_ends(number) {
+                    state.add_steps(&myself, steps, &known);
+                }
             }
             DispatchMessage::Batches(batches) => state.add_batches(&myself, batches),
             DispatchMessage::Finished(namespace, queues) => {
@@ -139,7 +140,7 @@ impl Actor for DispatchActor {
             }
             DispatchMessage::Sweep => {
                 // What it publishes it holds on to by these looks.
-                if state.lanes.values().any(Lane::waits) {
+                if state.lanes.values().any(|lane| lane.busy || lane.waits()) {
                     state.calm.disturb();
                 }
                 if state.calm.tick() {
@@ -182,7 +183,9 @@ impl DispatchState {
         }
     }
 
-    fn load(&self, myself: &ActorRef<DispatchMessage>, steps: Vec<StepId>) {
+    fn load(&mut self, myself: &ActorRef<DispatchMessage>, steps: Vec<StepId>) {
+        // If this fails, sweeps find them.
+        self.calm.disturb();
         let node = self.node.clone();
         let work =
             async move { DispatchMessage::Loaded(publish::prepare(&node, &steps, false).await) };
@@ -190,11 +193,12 @@ impl DispatchState {
     }
 
     fn complete(
-        &self,
+        &mut self,
         myself: &ActorRef<DispatchMessage>,
         steps: Vec<ReadyStep>,
         known: KnownResults,
     ) {
+        self.calm.disturb();
         let node = self.node.clone();
         let work = async move {
             DispatchMessage::Loaded(publish::complete(&node, steps, &known, false).await)
@@ -202,7 +206,9 @@ impl DispatchState {
         run_detached(myself, work, || DispatchMessage::Loaded(Vec::new()));
     }
 
-    fn claim(&self, myself: &ActorRef<DispatchMessage>, batches: Vec<BatchId>) {
+    fn claim(&mut self, myself: &ActorRef<DispatchMessage>, batches: Vec<BatchId>) {
+        // If this fails, sweeps find them.
+        self.calm.disturb();
         let node = self.node.clone();
         let work =
             async move { DispatchMessage::Batches(claim_batches(&node, Some(batches)).await) };
@@ -329,6 +335,8 @@ impl DispatchState {
         self.plan_recording(myself);
         if published.failed.is_empty() && published.dropped.is_empty() {
             self.pump(myself, key);
+        } else {
+            self.calm.disturb();
         }
     }
 

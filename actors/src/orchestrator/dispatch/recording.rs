@@ -1,6 +1,6 @@
 //! Which dispatches are on the bus and not recorded yet. They are recorded in sets, one at a time.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tasker_messages::StepId;
 
@@ -11,6 +11,17 @@ pub(crate) type Dispatch = (StepId, u32);
 const RECORD_AFTER: Duration = Duration::from_millis(20);
 /// Dispatches that are recorded by one statement. When as many wait, they do so no longer.
 const MAX_RECORDED: usize = 4_096;
+/// A sweep that has not ended by then never does, as if the host of the database had vanished: beyond the
+/// limits of a statement and of waiting for a connection.
+const SWEEP_GIVEN_UP: Duration = Duration::from_secs(60);
+
+/// A sweep that reads.
+struct Sweep {
+    number: u64,
+    began: Instant,
+    /// What was recorded meanwhile: it may have read the rows before.
+    recorded: Vec<Dispatch>,
+}
 
 /// Dispatches on their way into rows.
 #[derive(Default)]
@@ -18,8 +29,8 @@ pub(crate) struct Recording {
     waiting: Vec<Dispatch>,
     /// What the statement that runs records.
     under_way: Vec<Dispatch>,
-    /// What was recorded while a sweep reads: it may have read the rows before.
-    swept: Option<Vec<Dispatch>>,
+    sweep: Option<Sweep>,
+    sweeps: u64,
     /// A look at what waits is to come.
     planned: bool,
 }
@@ -31,19 +42,25 @@ impl Recording {
 
     /// All that is on the bus, though the rows that a sweep has read may not say so.
     pub(crate) fn all(&self) -> impl Iterator<Item = Dispatch> {
-        self.waiting.iter().chain(&self.under_way).chain(self.swept.iter().flatten()).copied()
+        let swept = self.sweep.iter().flat_map(|sweep| &sweep.recorded);
+        self.waiting.iter().chain(&self.under_way).chain(swept).copied()
     }
 
-    /// A sweep begins to read. `false` if another one has not ended.
-    pub(crate) fn sweep_begins(&mut self) -> bool {
-        let begins = self.swept.is_none();
-        self.swept.get_or_insert_default();
-        begins
+    /// A sweep is to begin: its number, unless another one reads.
+    pub(crate) fn sweep_begins(&mut self, now: Instant) -> Option<u64> {
+        let reads = |sweep: &Sweep| now.duration_since(sweep.began) < SWEEP_GIVEN_UP;
+        if self.sweep.as_ref().is_some_and(reads) {
+            return None;
+        }
+        self.sweeps += 1;
+        self.sweep = Some(Sweep { number: self.sweeps, began: now, recorded: Vec::new() });
+        Some(self.sweeps)
     }
 
-    /// What the sweep has found was looked at.
-    pub(crate) fn sweep_ends(&mut self) {
-        self.swept = None;
+    /// What a sweep has found was looked at. `false` if it had been given up: what was recorded since it
+    /// read is not known.
+    pub(crate) fn sweep_ends(&mut self, number: u64) -> bool {
+        self.sweep.take_if(|sweep| sweep.number == number).is_some()
     }
 
     /// When to look again, if something waits and no look is to come.
@@ -70,8 +87,8 @@ impl Recording {
     /// The statement has ended.
     pub(crate) fn end(&mut self) {
         let ended = std::mem::take(&mut self.under_way);
-        if let Some(swept) = &mut self.swept {
-            swept.extend(ended);
+        if let Some(sweep) = &mut self.sweep {
+            sweep.recorded.extend(ended);
         }
     }
 }
@@ -110,17 +127,21 @@ mod tests {
     fn what_is_recorded_while_a_sweep_reads_is_known_to_it() {
         let mut recording = Recording::default();
         let all = dispatches(2);
-        assert!(recording.sweep_begins());
-        assert!(!recording.sweep_begins(), "one at a time");
+        let now = Instant::now();
+        let first = recording.sweep_begins(now).expect("none reads");
+        assert_eq!(recording.sweep_begins(now), None, "one at a time");
         for dispatch in &all {
             recording.add(&[*dispatch]);
             recording.begin();
             recording.end();
         }
         assert_eq!(recording.all().collect::<Vec<_>>(), all);
-        recording.sweep_ends();
+        assert!(recording.sweep_ends(first));
         assert_eq!(recording.all().count(), 0);
-        assert!(recording.sweep_begins());
+        let lost = recording.sweep_begins(now).expect("none reads");
+        let next = recording.sweep_begins(now + SWEEP_GIVEN_UP).expect("it never ends");
+        assert!(!recording.sweep_ends(lost), "it was given up");
+        assert!(recording.sweep_ends(next));
     }
 
     #[test]

@@ -21,30 +21,29 @@ pub(super) const PUBLISHER_LEASE: Duration = Duration::from_secs(5);
 
 impl DispatchState {
     pub(super) fn sweep(&mut self, myself: &ActorRef<DispatchMessage>) {
-        if self.recording.sweep_begins() {
-            self.sweep_steps(myself);
+        if let Some(number) = self.recording.sweep_begins(Instant::now()) {
+            self.sweep_steps(myself, number);
         }
         let node = self.node.clone();
         let work = async move { DispatchMessage::Batches(claim_batches(&node, None).await) };
         run_detached(myself, work, || DispatchMessage::Batches(Vec::new()));
     }
 
-    fn sweep_steps(&self, myself: &ActorRef<DispatchMessage>) {
+    fn sweep_steps(&self, myself: &ActorRef<DispatchMessage>, number: u64) {
         let node = self.node.clone();
         let older_than = UNSENT_AFTER.as_millis() as u64;
         let work = async move {
-            match node.store.find_unsent(older_than, MAX_SWEPT).await {
-                Ok(steps) if steps.is_empty() || guard_is_off(Guard::Sweep) => {
-                    DispatchMessage::Swept(Vec::new())
-                }
-                Ok(steps) => DispatchMessage::Swept(publish::prepare(&node, &steps, true).await),
+            let steps = match node.store.find_unsent(older_than, MAX_SWEPT).await {
+                Ok(steps) if steps.is_empty() || guard_is_off(Guard::Sweep) => Vec::new(),
+                Ok(steps) => publish::prepare(&node, &steps, true).await,
                 Err(error) => {
                     tracing::warn!(%error, "unpublished steps could not be looked for");
-                    DispatchMessage::Swept(Vec::new())
+                    Vec::new()
                 }
-            }
+            };
+            DispatchMessage::Swept(number, steps)
         };
-        run_detached(myself, work, || DispatchMessage::Swept(Vec::new()));
+        run_detached(myself, work, move || DispatchMessage::Swept(number, Vec::new()));
     }
 
     /// Looks at the limits now and then. Limited queues have small windows, which other nodes fill,

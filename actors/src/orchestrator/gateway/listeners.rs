@@ -19,6 +19,9 @@ const MAX_REQUESTS: u32 = 256;
 /// Waiting requests are cheap, and many programs may wait.
 const MAX_WAITING_REQUESTS: u32 = 10_000;
 
+/// Bytes of what a worker says of itself; one that says more is heard when there is work.
+const MAX_INTRODUCTION: usize = 262_144;
+
 /// Everything that listens. Dropped, it ends at once.
 pub(super) struct Listeners {
     loops: Loops,
@@ -102,27 +105,37 @@ impl Listeners {
         Ok(())
     }
 
-    /// Tells workers which queues exist.
-    pub(super) async fn queue_lists(&mut self, node: &Node) -> Result<(), BusError> {
-        let group = Some(subject::ORCHESTRATORS);
-        let mut requests = self.subscribe(&node.bus, subject::QUEUES_LIST, group).await?;
+    /// Listens to what workers say of themselves when they ask for queues: every node does.
+    pub(super) async fn introductions(&mut self, node: &Node) -> Result<(), BusError> {
+        let mut requests = self.subscribe(&node.bus, subject::QUEUES_LIST, None).await?;
         let node = node.clone();
-        self.loops.spawn("gateway.queue_lists", async move {
+        self.loops.spawn("gateway.introductions", async move {
             while let Some(request) = requests.next().await {
+                if request.payload.len() > MAX_INTRODUCTION {
+                    continue;
+                }
                 // Workers that are heard, or of an earlier release, say nothing.
                 if let Ok(Some(introduction)) = json::decode(&request.payload) {
                     node.offers.introduce(introduction);
                 }
-                let queues =
-                    node.bus.work_durables().await.map(|queues| tasker_messages::QueueList {
-                        queues: queues
-                            .into_iter()
-                            .map(|(namespace, queue)| tasker_messages::QueueRef {
-                                namespace,
-                                queue,
-                            })
-                            .collect(),
-                    });
+            }
+        });
+        Ok(())
+    }
+
+    /// Tells workers which queues exist.
+    pub(super) async fn queue_lists(&mut self, bus: &Bus) -> Result<(), BusError> {
+        let group = Some(subject::ORCHESTRATORS);
+        let mut requests = self.subscribe(bus, subject::QUEUES_LIST, group).await?;
+        let bus = bus.clone();
+        self.loops.spawn("gateway.queue_lists", async move {
+            while let Some(request) = requests.next().await {
+                let queues = bus.work_durables().await.map(|queues| tasker_messages::QueueList {
+                    queues: queues
+                        .into_iter()
+                        .map(|(namespace, queue)| tasker_messages::QueueRef { namespace, queue })
+                        .collect(),
+                });
                 let answer = queues.map_err(|error| {
                     let message = format!("the bus did not list its queues: {error}");
                     Refusal::retry(code::UNAVAILABLE, message)

@@ -52,7 +52,8 @@ impl Actor for GatewayActor {
         let mine = subject::outcome_at_wildcard(node.id);
         listeners.requests((&node, &links), Request::Outcome, &mine, None).await?;
         listeners.events(&node, &links).await?;
-        listeners.queue_lists(&node).await?;
+        listeners.queue_lists(&node.bus).await?;
+        listeners.introductions(&node).await?;
         let (n, l) = (node.clone(), links.clone());
         let commands =
             node.bus.pull(subject::CONTROL_STREAM, subject::BATCH_DURABLE, PullOptions::default());
