@@ -1,13 +1,14 @@
 //! One cluster for an hour or a night, hurt in all the ways that need no proxy, with `tasker verify`
 //! ten seconds after the last one has ended, and a look at what grows.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tasker_tests::{Cluster, Database, DevState, Process, Tool};
-use tokio::sync::oneshot;
+use tokio::sync::{Mutex, oneshot};
 use tokio::task::JoinHandle;
 
 use super::trial::{Rounds, Trial, verify_at};
@@ -17,8 +18,6 @@ use super::{bus, database, processes};
 const MINUTES: &str = "TASKER_SOAK_MINUTES";
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(10);
-/// For so long a look may fail because Postgres is being started.
-const OUTAGE: Duration = Duration::from_secs(60);
 /// After each fault work goes on within this time.
 const RESUMED: Duration = Duration::from_secs(60);
 /// A quarter of the time nothing is done.
@@ -53,6 +52,11 @@ const MIX: [Fault; 9] = [
 ];
 
 impl Fault {
+    /// Whether it ends connections to Postgres, that of a look among them.
+    fn hits_postgres(self) -> bool {
+        matches!(self, Self::StopPostgres | Self::EndConnections)
+    }
+
     async fn happen(self, trial: &mut Trial, round: u64) -> anyhow::Result<()> {
         match self {
             Self::KillWorker => processes::kill_in_turn(trial, processes::workers, 5).await,
@@ -92,6 +96,9 @@ struct Watch {
     database: Database,
     begun: Instant,
     samples: Vec<Sample>,
+    /// Held by a look, and by what would end it: of a database that has grown one takes so long that each
+    /// would be ended.
+    looking: Arc<Mutex<()>>,
 }
 
 const TABLES: &str = "select
@@ -103,7 +110,8 @@ impl Watch {
     fn of(cluster: &Cluster) -> anyhow::Result<Self> {
         let (tool, state, database) =
             (cluster.tool().clone(), cluster.state()?, cluster.database()?);
-        Ok(Self { tool, state, database, begun: Instant::now(), samples: Vec::new() })
+        let (begun, samples, looking) = (Instant::now(), Vec::new(), Arc::default());
+        Ok(Self { tool, state, database, begun, samples, looking })
     }
 
     /// Begins to look.
@@ -113,24 +121,15 @@ impl Watch {
     ) -> (oneshot::Sender<()>, JoinHandle<anyhow::Result<Vec<Sample>>>) {
         let (stop, mut stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(async move {
-            // Since the first look of those in a row that have failed: a look itself may take long.
-            let mut failing_since = None;
             loop {
+                let looking = Arc::clone(&self.looking);
+                let looks = looking.lock().await;
                 if let Ok(state) = cluster_state() {
                     self.state = state;
                 }
-                match self.look().await {
-                    Ok(found) => {
-                        ensure!(found["ok"] == true, "an invariant is broken: {found:#}");
-                        failing_since = None;
-                    }
-                    Err(error) => {
-                        let since: Instant = *failing_since.get_or_insert_with(Instant::now);
-                        if since.elapsed() > OUTAGE {
-                            return Err(error);
-                        }
-                    }
-                }
+                let found = self.look().await?;
+                ensure!(found["ok"] == true, "an invariant is broken: {found:#}");
+                drop(looks);
                 let is_over = tokio::time::timeout(LOOK, &mut stopped).await.is_ok();
                 if is_over {
                     return Ok(self.samples);
@@ -182,11 +181,16 @@ async fn f24_a_soak() -> anyhow::Result<()> {
     let end = Instant::now() + Duration::from_secs(60 * minutes);
     let state_file = super::trial::data_dir(&trial.cluster).join("dev.json");
     let state = move || Ok(serde_json::from_slice(&std::fs::read(&state_file)?)?);
-    let (stop, watch) = Watch::of(&trial.cluster)?.start(state);
+    let watch = Watch::of(&trial.cluster)?;
+    let looking = Arc::clone(&watch.looking);
+    let (stop, watch) = watch.start(state);
     let mut round = 0;
     while Instant::now() < end && !watch.is_finished() {
-        MIX[round as usize % MIX.len()].happen(&mut trial, round).await?;
+        let fault = MIX[round as usize % MIX.len()];
+        let nobody_looks = if fault.hits_postgres() { Some(looking.lock().await) } else { None };
+        fault.happen(&mut trial, round).await?;
         trial.until_work_goes_on(RESUMED).await.with_context(|| format!("round {round}"))?;
+        drop(nobody_looks);
         tokio::time::sleep(QUIET).await;
         round += 1;
     }
