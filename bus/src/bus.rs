@@ -45,6 +45,8 @@ pub(crate) struct Inner {
     pub(crate) publishers: Publishers,
     pub(crate) timeout: Duration,
     pub(crate) clock: ServerClock,
+    /// When the durables of the control and submit streams were created, or found to exist, by this process.
+    pub(crate) durables_ensured: watch::Sender<Option<Instant>>,
 }
 
 impl Bus {
@@ -59,7 +61,9 @@ impl Bus {
         let jetstream = ContextBuilder::new().timeout(timeout).build(client.clone());
         let publishers = Publishers::new(settings.max_unacked_publishes);
         let clock = ServerClock::new();
-        let inner = Inner { client, jetstream, connection, publishers, timeout, clock };
+        let durables_ensured = watch::Sender::new(None);
+        let inner =
+            Inner { client, jetstream, connection, publishers, timeout, clock, durables_ensured };
         Ok(Bus { inner: Arc::new(inner) })
     }
 

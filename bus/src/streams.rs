@@ -28,6 +28,11 @@ pub struct StreamEpoch {
 /// who shares, it goes on by itself.
 pub(crate) const PAUSE: Duration = Duration::from_secs(60);
 
+/// How long a stream that has a consumer is taken to have the right one: the server writes a consumer to disk
+/// whenever it is created, also if it exists. Another consumer beside it is rare: a work queue allows those of
+/// streams that copy it, and one that somebody creates while the right one is missing.
+const DURABLES_ARE_TRUSTED: Duration = Duration::from_secs(30);
+
 /// How soon a queue goes on that was held back.
 const MOMENTS: [Duration; 2] = [Duration::from_millis(25), Duration::from_millis(500)];
 
@@ -50,22 +55,34 @@ const NOT_FOUND: usize = 404;
 impl Bus {
     /// Creates the three streams and the durables of the control and submit streams where they are
     /// missing, and adapts limits that differ from the settings. Any number of processes may do
-    /// this at the same time.
+    /// this at the same time, and again and again: what is there is not written again each time.
     ///
     /// # Errors
     /// If JetStream refuses or does not answer, or a stream has another retention.
     pub async fn ensure_streams(&self, settings: &Streams) -> Result<StreamEpoch, BusError> {
-        let mut work = None;
+        let (mut work, mut all_have_consumers) = (None, true);
         for (name, subjects) in STREAMS {
             let info = self.ensure_stream(stream_config(name, subjects, settings)).await?;
             if name == subject::WORK_STREAM {
                 work = Some(epoch_of(&info));
+            } else {
+                all_have_consumers &= info.state.consumer_count > 0;
             }
         }
         if self.server_unix_nanos(Instant::now()).is_none() {
             // Streams that were just made do not tell the time.
             self.stream_epoch().await?;
         }
+        let ensured = *self.inner.durables_ensured.borrow();
+        if !all_have_consumers || ensured.is_none_or(|at| at.elapsed() >= DURABLES_ARE_TRUSTED) {
+            self.ensure_shared_durables(settings).await?;
+            self.inner.durables_ensured.send_replace(Some(Instant::now()));
+        }
+        work.ok_or_else(|| BusError::jetstream("find the stream of work items", "not in the list"))
+    }
+
+    /// Creates the durables of the control and submit streams.
+    async fn ensure_shared_durables(&self, settings: &Streams) -> Result<(), BusError> {
         let control = durable_config(
             subject::BATCH_DURABLE.to_owned(),
             subject::CONTROL_SUBJECTS.to_owned(),
@@ -77,8 +94,7 @@ impl Bus {
             subject::SUBMIT_SUBJECTS.to_owned(),
             settings,
         );
-        self.ensure_durable(subject::SUBMIT_STREAM, submit).await?;
-        work.ok_or_else(|| BusError::jetstream("find the stream of work items", "not in the list"))
+        self.ensure_durable(subject::SUBMIT_STREAM, submit).await.map(|_| ())
     }
 
     /// Which incarnation of the stream of work items exists; `None` if there is none.

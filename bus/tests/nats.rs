@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::{FutureExt, StreamExt};
 use support::{TestServer, within};
 use tasker_bus::{
     Bus, BusError, Delivery, Outgoing, PublishError, Published, PullEvent, PullOptions, Puller,
@@ -475,6 +476,35 @@ async fn streams_are_created_once_and_queues_are_found() {
     assert_eq!(second.last_sequence, 3);
     let queues = setup.bus.work_durables().await.expect("an answer");
     assert_eq!(queues, [(setup.namespace.clone(), setup.queue.clone())]);
+    setup.server.wipe();
+}
+
+#[tokio::test]
+async fn durables_that_exist_are_not_created_again_and_lost_ones_are() {
+    let setup = Setup::new().await;
+    let spy = async_nats::connect(&setup.settings.nats.url).await.expect("connected");
+    let mut created = spy.subscribe("$JS.API.CONSUMER.CREATE.>").await.expect("subscribed");
+    let jetstream = async_nats::jetstream::new(spy);
+    // The server answers when it has subscribed; and below when it has sent on what came before.
+    let stream = jetstream.get_stream(subject::CONTROL_STREAM).await.expect("a stream");
+    for _ in 0..3 {
+        setup.bus.ensure_streams(&setup.settings.streams).await.expect("streams");
+    }
+    stream.delete_consumer(subject::BATCH_DURABLE).await.expect("deleted");
+    setup.bus.ensure_streams(&setup.settings.streams).await.expect("streams");
+    let again = stream.consumer_info(subject::BATCH_DURABLE).await;
+    assert!(again.is_ok(), "{again:?}");
+    let mut asked = Vec::new();
+    while let Some(Some(request)) = created.next().now_or_never() {
+        asked.push(request.subject.to_string());
+    }
+    let durable = |stream, durable| format!("$JS.API.CONSUMER.CREATE.{stream}.{durable}.");
+    let both = [
+        durable(subject::CONTROL_STREAM, subject::BATCH_DURABLE),
+        durable(subject::SUBMIT_STREAM, subject::SUBMIT_DURABLE),
+    ];
+    assert_eq!(asked.len(), 2, "{asked:?}");
+    assert!(asked.iter().zip(&both).all(|(a, b)| a.starts_with(b.as_str())), "{asked:?}");
     setup.server.wipe();
 }
 
