@@ -211,6 +211,31 @@ async fn nothing_is_told_before_the_commit() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// While an outcome waits for a lock, another one of its namespace is stored, though it is not enough for a
+/// transaction of its own at once.
+#[tokio::test]
+async fn an_outcome_does_not_wait_for_one_that_waits_for_a_lock() -> anyhow::Result<()> {
+    let cluster = Cluster::start(1, 1).await?;
+    let listener = Listener::start(&cluster, "events_beside").await?;
+    let (held, free) = (listener.silent_step("held").await?, listener.silent_step("free").await?);
+    let lock = format!("select id from tasker.steps where id = '{held}' for update");
+    let holding = hold(&listener.database, &lock, 4.0).await?;
+    let waits = tokio::spawn({
+        let bus = listener.bus.clone();
+        let finished = succeeded(held, 1, &json!(1));
+        async move { report(&bus, "events_beside", &finished, WORKER, true).await }
+    });
+    let blocked = "select count(*) as n from pg_stat_activity where pg_blocking_pids(pid) <> '{}'";
+    until("an outcome waits", SOON, async || Ok(listener.database.row(blocked).await?["n"] == 1))
+        .await?;
+    let finished = succeeded(free, 1, &json!(2));
+    assert_eq!(listener.report(&finished, WORKER, true).await?, Verdict::Applied);
+    assert!(!waits.is_finished() && !holding.is_finished(), "it was stored after the other one");
+    assert_eq!(waits.await??, Verdict::Applied);
+    holding.await??;
+    Ok(())
+}
+
 /// Between commit and publish something goes wrong: the worker gets no verdict, reports again, and then
 /// the event comes.
 #[tokio::test]

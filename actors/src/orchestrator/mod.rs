@@ -28,6 +28,7 @@ mod plan_request;
 mod quota;
 mod reads;
 mod reconciler;
+mod report_queue;
 mod retention;
 mod shares;
 mod system;

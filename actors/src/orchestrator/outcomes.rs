@@ -2,7 +2,8 @@
 //! expansions, retries and ended tasks. What is lost when it dies: reports that were not answered;
 //! their workers send them again, and what was committed is answered `duplicate`.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
+use std::time::Instant;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tasker_guards::{CrashPoint, pass};
@@ -21,6 +22,7 @@ use super::finalizer::FinalizerMessage;
 use super::handover::hand_over;
 use super::judge::judge;
 use super::node::{Node, run_detached};
+use super::report_queue::ReportQueue;
 use super::timers::TimersMessage;
 
 /// Stores outcomes.
@@ -43,15 +45,17 @@ pub(crate) enum OutcomesMessage {
     Completed(Namespace, AttemptKey),
     /// Its events were published, or are not.
     Told,
+    /// What waited for another set to end has waited long enough.
+    Look,
 }
 
 /// What the actor keeps in mind.
 pub(crate) struct OutcomesState {
     node: Node,
     links: Links,
-    waiting: VecDeque<Report>,
-    waiting_attempts: usize,
-    in_flight: u32,
+    queue: ReportQueue,
+    /// Whether a [`OutcomesMessage::Look`] will come.
+    looks: bool,
 }
 
 impl Actor for OutcomesActor {
@@ -64,13 +68,7 @@ impl Actor for OutcomesActor {
         _: ActorRef<OutcomesMessage>,
         (node, links): (Node, Links),
     ) -> Result<OutcomesState, ActorProcessingErr> {
-        Ok(OutcomesState {
-            node,
-            links,
-            waiting: VecDeque::new(),
-            waiting_attempts: 0,
-            in_flight: 0,
-        })
+        Ok(OutcomesState { node, links, queue: ReportQueue::default(), looks: false })
     }
 
     async fn handle(
@@ -82,7 +80,7 @@ impl Actor for OutcomesActor {
         match message {
             OutcomesMessage::Report(report) => state.take_in(*report),
             OutcomesMessage::Done(namespace, applied) => {
-                state.in_flight = state.in_flight.saturating_sub(1);
+                state.queue.done(&namespace);
                 pass_on(&state.links, namespace, *applied);
             }
             OutcomesMessage::Completed(namespace, attempt) => {
@@ -94,9 +92,10 @@ impl Actor for OutcomesActor {
                 run_detached(&myself, work, || OutcomesMessage::Told);
             }
             OutcomesMessage::Told => {}
+            OutcomesMessage::Look => state.looks = false,
         }
-        while let Some(set) = state.next_set() {
-            state.in_flight += 1;
+        let now = Instant::now();
+        while let Some(set) = state.queue.next_set(&state.node.settings.outcomes, now) {
             let node = state.node.clone();
             let namespace = set[0].namespace.clone();
             let lost = namespace.clone();
@@ -106,44 +105,23 @@ impl Actor for OutcomesActor {
             };
             run_detached(&myself, work, || OutcomesMessage::Done(lost, Box::default()));
         }
+        if let Some(wait) = state.queue.waits_for(&state.node.settings.outcomes, now)
+            && !state.looks
+        {
+            state.looks = true;
+            myself.send_after(wait, || OutcomesMessage::Look);
+        }
         Ok(())
     }
 }
 
 impl OutcomesState {
     fn take_in(&mut self, report: Report) {
-        let limit = self.node.settings.outcomes.max_waiting as usize;
-        if self.waiting_attempts + report.attempts.len() > limit && !self.waiting.is_empty() {
+        let settings = &self.node.settings.outcomes;
+        if let Err(report) = self.queue.push(report, settings, Instant::now()) {
             let message = "too many outcomes wait; report again";
             let _worker_gone = report.answer.send(Err(Refusal::retry(code::UNAVAILABLE, message)));
-            return;
         }
-        self.waiting_attempts += report.attempts.len();
-        self.waiting.push_back(report);
-    }
-
-    /// Reports of one namespace up to the limit of a transaction, if one may begin.
-    fn next_set(&mut self) -> Option<Vec<Report>> {
-        let settings = &self.node.settings.outcomes;
-        if self.in_flight >= settings.transactions {
-            return None;
-        }
-        let first = self.waiting.pop_front()?;
-        let mut size = first.attempts.len();
-        let mut set = vec![first];
-        let mut others = VecDeque::new();
-        while let Some(report) = self.waiting.pop_front() {
-            let fits = size + report.attempts.len() <= settings.max_per_transaction as usize;
-            if fits && report.namespace == set[0].namespace {
-                size += report.attempts.len();
-                set.push(report);
-            } else {
-                others.push_back(report);
-            }
-        }
-        self.waiting = others;
-        self.waiting_attempts -= size;
-        Some(set)
     }
 }
 
