@@ -2,7 +2,7 @@
 //! that an actor looks after.
 
 /// The actors, as their supervisors call them, and their loops, behind the name of the actor.
-pub const PANIC_POINTS: [&str; 30] = [
+pub const PANIC_POINTS: [&str; 31] = [
     "finalizer",
     "dispatch",
     "timers",
@@ -20,6 +20,7 @@ pub const PANIC_POINTS: [&str; 30] = [
     "gateway.requests",
     "gateway.events",
     "gateway.queue_lists",
+    "gateway.introductions",
     "gateway.commands",
     "gateway.submissions",
     "worker_outcomes",

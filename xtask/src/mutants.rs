@@ -14,12 +14,15 @@ const FEATURE: &str = "mutants";
 /// What builds with the feature, on purpose.
 const BUILDER: &str = "scripts/mutants";
 
+const PANIC_POINTS: &str = "guards/src/panics.rs";
+
 /// Files that say how to build, beside all of these folders.
 const BUILDS: [&str; 3] = ["Makefile", "docker-compose.yml", "README.md"];
 const FOLDERS: [&str; 3] = ["scripts/", "docker/", ".ci/"];
 
 pub(crate) fn check(wrong: &mut Vec<String>) -> anyhow::Result<()> {
     check_manifests(wrong)?;
+    check_loops(wrong)?;
     let listed = run(Command::new("git").args(["ls-files", "-z"]).current_dir(workspace()?))?;
     let in_folder = |name: &str| FOLDERS.iter().any(|folder| name.starts_with(folder));
     let is_build = |name: &&str| *name != BUILDER && (BUILDS.contains(name) || in_folder(name));
@@ -60,9 +63,38 @@ fn check_manifests(wrong: &mut Vec<String>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Every loop that an actor looks after can be made to panic: F19 tries them all, and a build for mutants ends
+/// a loop that is not in the list.
+fn check_loops(wrong: &mut Vec<String>) -> anyhow::Result<()> {
+    let list = fs::read_to_string(workspace()?.join(PANIC_POINTS))?;
+    let mut files = Command::new("git");
+    files.args(["ls-files", "-z", "actors/src"]).current_dir(workspace()?);
+    for name in run(&mut files)?.split('\0').filter(|name| name.ends_with(".rs")) {
+        let Ok(text) = fs::read_to_string(workspace()?.join(name)) else { continue };
+        for point in loops_in(&text).filter(|point| !list.contains(&format!("\"{point}\""))) {
+            wrong.push(format!("{name}: the loop `{point}` is not in {PANIC_POINTS}"));
+        }
+    }
+    Ok(())
+}
+
+/// Names of loops that are spawned.
+fn loops_in(source: &str) -> impl Iterator<Item = &str> {
+    source
+        .split(".spawn(")
+        .skip(1)
+        .filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next())
+}
+
 #[cfg(test)]
 mod tests {
-    use super::turns_it_on;
+    use super::{loops_in, turns_it_on};
+
+    #[test]
+    fn loops_have_names() {
+        let source = "a.spawn(\"x.y\", async {});\n b\n.spawn(\n    \"z\",\n c); tokio::spawn(d); e.spawn(f)";
+        assert_eq!(loops_in(source).collect::<Vec<_>>(), ["x.y", "z"]);
+    }
 
     #[test]
     fn lines_of_builds() {
