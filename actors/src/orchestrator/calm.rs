@@ -1,6 +1,6 @@
 //! Sweeps of an actor for which nothing happens: half of them.
 
-/// Looks in vain, one after the other, after which an actor counts as idle.
+/// Ticks without a disturbance, one after the other, after which an actor counts as idle.
 const IDLE_AFTER: u32 = 10;
 /// Of how many ticks an idle one sweeps at one.
 const IDLE_EVERY: u32 = 2;

@@ -13,7 +13,15 @@ use tasker_workflow::{Handler, Template};
 #[derive(Debug, Default)]
 pub struct Offers {
     heard: RwLock<HashMap<Queue, Offered>>,
-    introduced: RwLock<HashMap<WorkerId, (Introduction, Instant)>>,
+    introduced: RwLock<HashMap<WorkerId, Introduced>>,
+}
+
+/// What a worker has said of itself.
+#[derive(Debug)]
+struct Introduced {
+    queues: Vec<Queue>,
+    offered: Offered,
+    at: Instant,
 }
 
 /// What the live workers of a queue have.
@@ -32,8 +40,10 @@ impl Offered {
 
 /// How long an introduction counts. It is repeated every half second to five seconds.
 const INTRODUCED_FOR: Duration = Duration::from_secs(15);
-/// Most workers whose introductions are kept.
+/// Most workers whose introductions are kept, and callables of each: of the others it is not known whether
+/// somebody has them.
 const MAX_INTRODUCED: usize = 1_000;
+const MAX_CALLABLES: usize = 1_000;
 /// Most warnings about one template.
 const MAX_WARNINGS: usize = 20;
 
@@ -45,17 +55,20 @@ impl Offers {
     /// A worker says what it has, though it is not heard anywhere yet.
     pub(crate) fn introduce(&self, introduction: Introduction) {
         let mut introduced = self.introduced.write().unwrap_or_else(PoisonError::into_inner);
-        introduced.retain(|_, (_, at)| at.elapsed() < INTRODUCED_FOR);
-        if introduced.len() < MAX_INTRODUCED || introduced.contains_key(&introduction.worker) {
-            introduced.insert(introduction.worker, (introduction, Instant::now()));
+        introduced.retain(|_, worker| worker.at.elapsed() < INTRODUCED_FOR);
+        let Introduction { worker, queues, callables, resolves } = introduction;
+        if introduced.len() < MAX_INTRODUCED || introduced.contains_key(&worker) {
+            let callables = callables.into_iter().take(MAX_CALLABLES).collect();
+            let offered = Offered { callables, resolves };
+            introduced.insert(worker, Introduced { queues, offered, at: Instant::now() });
         }
     }
 
     fn is_introduced(&self, queue: &Queue, callable: &str) -> bool {
         let introduced = self.introduced.read().unwrap_or_else(PoisonError::into_inner);
-        introduced.values().any(|(worker, at)| {
-            let has = worker.resolves || worker.callables.iter().any(|own| own == callable);
-            at.elapsed() < INTRODUCED_FOR && has && worker.queues.contains(queue)
+        introduced.values().any(|worker| {
+            let is_there = worker.at.elapsed() < INTRODUCED_FOR;
+            is_there && worker.offered.has(callable) && worker.queues.contains(queue)
         })
     }
 

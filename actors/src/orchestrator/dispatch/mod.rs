@@ -111,8 +111,9 @@ impl Actor for DispatchActor {
             DispatchMessage::Sealed(batches) => state.claim(&myself, batches),
             DispatchMessage::Loaded(steps) => state.add_steps(&myself, steps, &HashSet::new()),
             DispatchMessage::Swept(number, steps) => {
-                let known = state.on_their_way();
-                if state.recording.sweep_ends(number) {
+                if let Some(recorded) = state.recording.sweep_ends(number) {
+                    let mut known = state.on_their_way();
+                    known.extend(recorded);
                     state.add_steps(&myself, steps, &known);
                 }
             }

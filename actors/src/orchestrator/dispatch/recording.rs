@@ -11,9 +11,9 @@ pub(crate) type Dispatch = (StepId, u32);
 const RECORD_AFTER: Duration = Duration::from_millis(20);
 /// Dispatches that are recorded by one statement. When as many wait, they do so no longer.
 const MAX_RECORDED: usize = 4_096;
-/// A sweep that has not ended by then never does, as if the host of the database had vanished: beyond the
-/// limits of a statement and of waiting for a connection.
-const SWEEP_GIVEN_UP: Duration = Duration::from_secs(60);
+/// A sweep that has not ended by then is taken to never end, as if the host of the database had vanished. Its
+/// statements may each take as long as `database.statement_timeout_ms` says, and as long again for a connection.
+const SWEEP_GIVEN_UP: Duration = Duration::from_secs(180);
 
 /// A sweep that reads.
 struct Sweep {
@@ -40,10 +40,9 @@ impl Recording {
         self.waiting.extend_from_slice(dispatches);
     }
 
-    /// All that is on the bus, though the rows that a sweep has read may not say so.
+    /// All that is on the bus and not recorded.
     pub(crate) fn all(&self) -> impl Iterator<Item = Dispatch> {
-        let swept = self.sweep.iter().flat_map(|sweep| &sweep.recorded);
-        self.waiting.iter().chain(&self.under_way).chain(swept).copied()
+        self.waiting.iter().chain(&self.under_way).copied()
     }
 
     /// A sweep is to begin: its number, unless another one reads.
@@ -57,10 +56,10 @@ impl Recording {
         Some(self.sweeps)
     }
 
-    /// What a sweep has found was looked at. `false` if it had been given up: what was recorded since it
-    /// read is not known.
-    pub(crate) fn sweep_ends(&mut self, number: u64) -> bool {
-        self.sweep.take_if(|sweep| sweep.number == number).is_some()
+    /// A sweep has ended: what was recorded since it began, though the rows that it has read may not say so.
+    /// `None` if it had been given up: then it is not known, and what it has found is no use.
+    pub(crate) fn sweep_ends(&mut self, number: u64) -> Option<Vec<Dispatch>> {
+        self.sweep.take_if(|sweep| sweep.number == number).map(|sweep| sweep.recorded)
     }
 
     /// When to look again, if something waits and no look is to come.
@@ -135,13 +134,13 @@ mod tests {
             recording.begin();
             recording.end();
         }
-        assert_eq!(recording.all().collect::<Vec<_>>(), all);
-        assert!(recording.sweep_ends(first));
         assert_eq!(recording.all().count(), 0);
+        assert_eq!(recording.sweep_ends(first), Some(all));
+        assert_eq!(recording.sweep_ends(first), None);
         let lost = recording.sweep_begins(now).expect("none reads");
         let next = recording.sweep_begins(now + SWEEP_GIVEN_UP).expect("it never ends");
-        assert!(!recording.sweep_ends(lost), "it was given up");
-        assert!(recording.sweep_ends(next));
+        assert_eq!(recording.sweep_ends(lost), None, "it was given up");
+        assert_eq!(recording.sweep_ends(next), Some(Vec::new()));
     }
 
     #[test]
