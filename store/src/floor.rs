@@ -65,6 +65,29 @@ impl Floor {
         Ok(())
     }
 
+    /// Inserts the steps of one task by one statement.
+    pub async fn insert_steps(&self, ids: &[Uuid], task: Uuid) -> Result<(), StoreError> {
+        sqlx::query(
+            "insert into tasker_floor.steps
+                 (id, task_id, namespace, name, kind, state, sent_seq, enqueued_at)
+             select id, $2, 'bench', 'step', 'standard', 'enqueued', 1, now()
+             from unnest($1::uuid[]) as i(id)",
+        )
+        .bind(ids)
+        .bind(task)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// The results of some steps, in the order of their ids.
+    pub async fn results(&self, ids: &[Uuid]) -> Result<Vec<String>, StoreError> {
+        let results = sqlx::query_scalar(
+            "select result::text from tasker_floor.outcomes where step_id = any($1) order by step_id",
+        );
+        Ok(results.bind(ids).fetch_all(&self.pool).await?)
+    }
+
     /// Inserts outcomes, fenced as the engine does it.
     pub async fn insert_outcomes(
         &self,

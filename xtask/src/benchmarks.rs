@@ -17,7 +17,8 @@ its defaults, one orchestrator, one worker of 64 slots, and whoever submits. Eac
 formula of its workload, and `tasker verify` holds the invariants after each workload. Rates and latencies are medians
 over the runs, by the clock of whoever submits (from the request until the end is known) and by that of the database
 (from the first row to the last change); the range is that of the runs. The floor is the bare pipeline on the same
-servers: COPY, publish, pull, one report, insert, acknowledge, with rows as wide as the engine's and no engine.
+servers: COPY, publish, pull, one report, insert, acknowledge, with rows as wide as the engine's and no engine. The
+chain is the same for W3: a stored request, a message, three stored reports, and the answer with the results.
 ";
 
 /// Makes the document of a file of reports, one JSON document after the other.

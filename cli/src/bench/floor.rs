@@ -57,6 +57,8 @@ pub(super) async fn measure(
     n: u32,
     runs: u32,
 ) -> anyhow::Result<Vec<Duration>> {
+    // What an earlier run has left there that was broken off.
+    link.bus.delete_private_stream(STREAM).await?;
     link.bus.ensure_private_stream(STREAM, SUBJECT, DURABLE, &link.settings.streams).await?;
     let mut times = Vec::new();
     for _ in 0..runs {

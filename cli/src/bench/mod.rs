@@ -2,6 +2,7 @@
 //!
 //! Every run is checked against the closed formula of its workload: a wrong result is no result.
 
+mod chain;
 mod fan_out;
 mod floor;
 mod latency;
@@ -41,6 +42,8 @@ pub(crate) enum BenchCommand {
     Products(ProductsArgs),
     /// The bare pipeline: same servers, same row widths, no engine
     Floor(FloorArgs),
+    /// The bare chain: what the tasks of W3 ask of the same servers, no engine
+    Chain(ChainArgs),
 }
 
 #[derive(Debug, Args)]
@@ -48,7 +51,7 @@ pub(crate) struct Common {
     /// How often to measure
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: u32,
-    /// Do not measure the bare pipeline beside it
+    /// Do not measure the bare pipeline, or the bare chain, beside it
     #[arg(long)]
     no_floor: bool,
     #[command(flatten)]
@@ -115,6 +118,15 @@ pub(crate) struct FloorArgs {
     common: Common,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct ChainArgs {
+    /// Chains of three steps
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    tasks: u32,
+    #[command(flatten)]
+    common: Common,
+}
+
 /// Steps of the bare pipeline when it is measured beside a workload.
 const FLOOR_STEPS: u32 = 100_000;
 
@@ -135,6 +147,13 @@ pub(crate) async fn run(command: BenchCommand, data_dir: &Path) -> anyhow::Resul
         let mut meter = Meter::new(&state, &link.store);
         let runs = floor::measure(&link, &mut meter, floor_steps, common.runs.min(3)).await?;
         report.compare(&Report::of_runs("floor", floor_steps, u64::from(floor_steps), &runs));
+    }
+    if let BenchCommand::W3(args) = &command
+        && !common.no_floor
+    {
+        let mut meter = Meter::new(&state, &link.store);
+        let times = chain::measure(&link, &mut meter, args.tasks, common.runs.min(3)).await?;
+        report.compare_latency(&Report::of_times("chain", args.tasks, &times));
     }
     let text = match common.output.format {
         Format::Json => serde_json::to_string_pretty(&report)?,
@@ -184,6 +203,11 @@ async fn measure(
             let steps = u64::from(*tasks) * products::STEPS;
             (Report::of_latencies("products", *tasks, &times), Some(steps), 0)
         }
+        BenchCommand::Chain(ChainArgs { tasks, .. }) => {
+            let times = chain::measure(link, meter, *tasks, runs).await?;
+            let steps = u64::from(*tasks) * latency::STEPS;
+            (Report::of_times("chain", *tasks, &times), Some(steps), 0)
+        }
         BenchCommand::Floor(FloorArgs { batches: n, .. }) => {
             let times = floor::measure(link, meter, *n, runs).await?;
             (Report::of_runs("floor", *n, u64::from(*n), &times), Some(u64::from(*n)), 0)
@@ -201,6 +225,7 @@ impl BenchCommand {
             Self::W4(args) => &args.common,
             Self::Products(args) => &args.common,
             Self::Floor(args) => &args.common,
+            Self::Chain(args) => &args.common,
         }
     }
 }

@@ -39,6 +39,11 @@ pub(super) struct Report {
     floor_per_s: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ratio_to_floor: Option<f64>,
+    /// Of the bare chain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    floor_p50_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    times_floor: Option<f64>,
     pub(super) peak_rss_mib: Peaks,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) per_step: Option<PerStep>,
@@ -63,6 +68,8 @@ impl Report {
             times_alone: None,
             floor_per_s: None,
             ratio_to_floor: None,
+            floor_p50_ms: None,
+            times_floor: None,
             peak_rss_mib: Peaks::default(),
             per_step: None,
             database_mib: None,
@@ -98,11 +105,16 @@ impl Report {
     /// Latencies, run by run.
     pub(super) fn of_latencies(workload: &'static str, n: u32, runs: &[Vec<Timed>]) -> Self {
         let all: Vec<Timed> = runs.iter().flatten().copied().collect();
-        let [p50_ms, p99_ms] = percentiles(whole(&all));
         let [server_p50_ms, server_p99_ms] = percentiles(server(&all));
-        let run = |run: &Vec<Timed>| run.iter().map(|time| time.whole.as_secs_f64()).sum();
-        let report = Self::new(workload, n, runs.iter().map(run).collect());
-        Self { p50_ms, p99_ms, server_p50_ms, server_p99_ms, ..report }
+        let runs: Vec<Vec<Duration>> = runs.iter().map(|run| whole(run)).collect();
+        Self { server_p50_ms, server_p99_ms, ..Self::of_times(workload, n, &runs) }
+    }
+
+    /// The same of what has no times of a database.
+    pub(super) fn of_times(workload: &'static str, n: u32, runs: &[Vec<Duration>]) -> Self {
+        let [p50_ms, p99_ms] = percentiles(runs.concat());
+        let run = |run: &Vec<Duration>| run.iter().sum::<Duration>().as_secs_f64();
+        Self { p50_ms, p99_ms, ..Self::new(workload, n, runs.iter().map(run).collect()) }
     }
 
     /// Sets the rate beside that of the bare pipeline.
@@ -114,6 +126,12 @@ impl Report {
             }
             _ => None,
         };
+    }
+
+    /// Sets the latency beside that of the bare chain.
+    pub(super) fn compare_latency(&mut self, floor: &Report) {
+        self.floor_p50_ms = floor.p50_ms;
+        self.times_floor = self.p50_ms.zip(floor.p50_ms).map(|(own, floor)| own / floor.max(1e-9));
     }
 
     pub(super) fn table(&self) -> String {
@@ -135,6 +153,8 @@ impl Report {
         say("times alone", self.times_alone, "", 2);
         say("bare pipeline", self.floor_per_s, "steps/s", 0);
         say("of the bare one", self.ratio_to_floor, "", 2);
+        say("bare chain", self.floor_p50_ms, "ms", 2);
+        say("times the bare", self.times_floor, "", 2);
         let peaks = &self.peak_rss_mib;
         say("orchestrator", peaks.orchestrator, "MiB at most", 0);
         say("worker", peaks.worker, "MiB at most", 0);
