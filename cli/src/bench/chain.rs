@@ -107,6 +107,8 @@ async fn serve_all(
         let requests = server.bus.subscribe(subject, None).await?;
         tasks.spawn(serve(server.clone(), subject, requests));
     }
+    // An answer on this connection says that the bus has the subscriptions.
+    server.bus.stream_epoch().await?;
     tasks.spawn(work(worker));
     Ok(())
 }
