@@ -7,7 +7,7 @@ use tasker_messages::Namespace;
 use super::outcomes::Report;
 
 /// While a set of a namespace is being stored, so many of its outcomes must wait for another one to begin
-/// beside it: a transaction costs six statements however few they are, and two that meet at a batch take turns.
+/// beside it: a transaction has its price however few they are, and two that meet at a batch take turns.
 const WORTHWHILE: usize = 128;
 /// While there is room for another set, nobody waits longer than this for one of the same namespace to end.
 const PATIENCE: Duration = Duration::from_millis(20);
