@@ -1,5 +1,6 @@
 //! A private nats-server.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -110,7 +111,7 @@ impl Nats {
             slot: Slot::Nats,
             program: self.program.clone(),
             args: vec!["-c".into(), self.config.clone().into()],
-            env: Vec::new(),
+            env: memory_target(std::env::var_os(MEMORY_TARGET.0).as_deref()),
             without_env: Vec::new(),
             dir: None,
             account: None,
@@ -130,6 +131,15 @@ impl Nats {
         };
         timeout(Duration::from_secs(1), greeting).await.is_ok_and(|greeted| greeted.is_some())
     }
+}
+
+/// What the Go runtime of the server tries to stay below, which it does not by itself: it lets garbage grow
+/// to as much as is in use. Whoever has said something else in the environment is asked first.
+const MEMORY_TARGET: (&str, &str) = ("GOMEMLIMIT", "208MiB");
+
+fn memory_target(said: Option<&OsStr>) -> Vec<(&'static str, String)> {
+    let (name, target) = MEMORY_TARGET;
+    if said.is_some() { Vec::new() } else { vec![(name, target.to_owned())] }
 }
 
 /// As `config/nats/nats.conf`, on loopback.
@@ -184,6 +194,12 @@ mod tests {
         assert!(text.contains("{ user: \"nobody\""), "{text}");
         assert!(!format!("{users:?}").contains(&password));
         assert_ne!(Users::new().environment("worker")[1].1, password);
+    }
+
+    #[test]
+    fn a_memory_target_is_kept_where_there_is_one() {
+        assert_eq!(memory_target(Some(OsStr::new("1GiB"))), []);
+        assert_eq!(memory_target(None), [("GOMEMLIMIT", "208MiB".to_owned())]);
     }
 
     #[test]
