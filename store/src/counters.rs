@@ -109,7 +109,8 @@ impl TaskDeltas {
             sqlx::query!(
                 "update tasker.tasks t set error = e.error::json
                  from unnest($1::uuid[], $2::text[]) as e(id, error)
-                 where t.id = e.id and t.finished_at is null and t.error is null",
+                 where t.id = e.id and t.state in ('pending', 'in_progress')
+                   and t.error is null",
                 &ids,
                 &errors,
             )

@@ -366,7 +366,9 @@ async fn lock_unsettled(
              select from tasker.outcomes where step_id = s.id and state = 'complete' offset 0
          ) o
          cross join lateral (
-             select from tasker.tasks where id = s.task_id and finished_at is null offset 0
+             select from tasker.tasks
+             where id = s.task_id and state in ('pending', 'in_progress')
+             offset 0
          ) t"#,
         &ids
     )

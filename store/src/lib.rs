@@ -35,6 +35,7 @@ mod quick;
 mod reconcile;
 mod release;
 mod repair;
+mod replan;
 mod retention;
 mod retries;
 mod shared;

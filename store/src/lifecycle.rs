@@ -163,7 +163,7 @@ impl Store {
             "update tasker.tasks
              set check_at = now() + make_interval(secs => $2),
                  overran_at = case when $3 then now() else overran_at end
-             where id = $1 and finished_at is null",
+             where id = $1 and state in ('pending', 'in_progress')",
             task.as_uuid(),
             next_ms.map(|ms| ms as f64 / 1000.0),
             stale.is_some(),

@@ -1,6 +1,7 @@
 //! Connections and transactions.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,8 @@ pub struct Store {
     pub(crate) tasks: Arc<TaskCache>,
     /// What templates are read for.
     pub(crate) environment: Option<Arc<str>>,
+    /// Which tables had more than a few pages at the last look, a bit for each.
+    pub(crate) large_tables: Arc<AtomicI32>,
 }
 
 /// Two expansions write two chunks each at the same time; with fewer connections they would wait for
@@ -67,8 +70,21 @@ impl Store {
         let quick = pool(settings, most, "tasker quick", &[]).await?;
         let quick = Quick::new(quick, most as usize);
         let reads = Quick::new(api.clone(), settings.api_connections as usize / 2);
-        let (templates, tasks) = (Arc::default(), Arc::default());
-        Ok(Self { hot, quick, reads, lazy, api, templates, tasks, environment: None })
+        let store = Self {
+            hot,
+            quick,
+            reads,
+            lazy,
+            api,
+            templates: Arc::default(),
+            tasks: Arc::default(),
+            environment: None,
+            large_tables: Arc::default(),
+        };
+        // Of nothing that is planned yet does it matter; where it is not known, all is planned once more.
+        let large = store.find_large_tables().await.unwrap_or(0);
+        store.large_tables.store(large, Ordering::Relaxed);
+        Ok(store)
     }
 
     /// Wraps a pool that exists, for tests of single statements.
@@ -82,6 +98,7 @@ impl Store {
             templates: Arc::default(),
             tasks: Arc::default(),
             environment: None,
+            large_tables: Arc::default(),
         }
     }
 
@@ -106,20 +123,41 @@ impl Store {
     }
 }
 
-/// When a statement was last found to have been prepared for another schema.
-static SCHEMA_CHANGED: Mutex<Option<Instant>> = Mutex::new(None);
+/// When a statement was last found to have been prepared for another schema, or planned for tables that were
+/// tiny.
+static STATEMENTS_OUTDATED: Mutex<Option<Instant>> = Mutex::new(None);
 
 /// Closes all connections that there are now before they are used again: they remember statements with
-/// results of a type that is no more, and would refuse each of them again and again.
+/// results of a type that is no more, and would refuse each of them again and again, or plans that no longer
+/// fit.
 pub(crate) fn forget_statements() {
-    *SCHEMA_CHANGED.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    *STATEMENTS_OUTDATED.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
 }
 
 /// Whether a connection that was made so long ago may remember such statements.
 pub(crate) fn is_outdated(age: Duration) -> bool {
-    let changed = *SCHEMA_CHANGED.lock().unwrap_or_else(PoisonError::into_inner);
+    let changed = *STATEMENTS_OUTDATED.lock().unwrap_or_else(PoisonError::into_inner);
     changed.is_some_and(|changed| age >= changed.elapsed())
 }
+
+/// How statements are planned.
+pub(crate) const PLANNING: [(&str, &str); 7] = [
+    // Plans of statements over arrays do not depend on the values; planning each one again
+    // costs more than it gains.
+    ("plan_cache_mode", "force_generic_plan"),
+    ("jit", "off"),
+    // Every statement goes through an index. The planner, with the statistics of a table that
+    // was empty a minute ago, would read all of it instead, with parallel workers.
+    ("enable_seqscan", "off"),
+    // The same for joins: rows are looked up by key (nearly always in memory), where the
+    // planner would merge or hash whole indexes. It follows that no statement may join two sets
+    // that exist only in it: there is no key, and each row would meet each. Sets are joined to
+    // tables, and what is needed of a set comes along.
+    ("enable_mergejoin", "off"),
+    ("enable_hashjoin", "off"),
+    ("random_page_cost", "1.0"),
+    ("max_parallel_workers_per_gather", "0"),
+];
 
 async fn pool(
     settings: &Database,
@@ -133,22 +171,8 @@ async fn pool(
         ("statement_timeout", limit(settings.statement_timeout_ms)),
         ("lock_timeout", limit(settings.lock_timeout_ms)),
         ("idle_in_transaction_session_timeout", limit(settings.idle_in_transaction_timeout_ms)),
-        // Plans of statements over arrays do not depend on the values; planning each one again
-        // costs more than it gains.
-        ("plan_cache_mode", "force_generic_plan".to_owned()),
-        ("jit", "off".to_owned()),
-        // Every statement goes through an index. The planner, with the statistics of a table that
-        // was empty a minute ago, would read all of it instead, with parallel workers.
-        ("enable_seqscan", "off".to_owned()),
-        // The same for joins: rows are looked up by key (nearly always in memory), where the
-        // planner would merge or hash whole indexes. It follows that no statement may join two sets
-        // that exist only in it: there is no key, and each row would meet each. Sets are joined to
-        // tables, and what is needed of a set comes along.
-        ("enable_mergejoin", "off".to_owned()),
-        ("enable_hashjoin", "off".to_owned()),
-        ("random_page_cost", "1.0".to_owned()),
-        ("max_parallel_workers_per_gather", "0".to_owned()),
     ]);
+    let options = options.options(PLANNING);
     let options = options.options(more.iter().cloned());
     let pool = PgPoolOptions::new()
         .max_connections(size)

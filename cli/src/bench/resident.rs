@@ -1,7 +1,8 @@
 //! Resident memory of the cluster's processes while a benchmark runs.
 
 use std::fs;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -25,36 +26,42 @@ pub(super) struct Peaks {
 /// Looks at the processes until it is dropped.
 pub(super) struct Resident {
     peaks: Arc<Mutex<Peaks>>,
-    looking: tokio::task::JoinHandle<()>,
+    pids: Pids,
+    /// Closed when there is nothing more to look at.
+    _looks: mpsc::Sender<()>,
 }
 
-/// Reading the proportional memory of Postgres walks the page tables of all of its processes: more
-/// often would be felt in the figures.
 const EVERY: Duration = Duration::from_secs(1);
+/// Reading the proportional memory of Postgres walks the page tables of all of its processes, which takes tens
+/// of milliseconds of a core: one look of so many, or it would be felt in the figures.
+const POSTGRES_EVERY: u32 = 5;
 
 impl Resident {
+    /// Looks from a thread of its own, so that whoever measures does not wait meanwhile.
     pub(super) fn watch(pids: &Pids) -> Self {
         let peaks = Arc::new(Mutex::new(Peaks::default()));
-        let (pids, shared) = (pids.clone(), Arc::clone(&peaks));
-        let looking = tokio::spawn(async move {
-            loop {
-                let now = look(&pids);
-                shared.lock().unwrap_or_else(PoisonError::into_inner).raise(now);
-                tokio::time::sleep(EVERY).await;
+        let (looks, ended) = mpsc::channel();
+        let (watched, shared) = (pids.clone(), Arc::clone(&peaks));
+        thread::spawn(move || {
+            for n in 0_u32.. {
+                raise(&shared, look(&watched, n.is_multiple_of(POSTGRES_EVERY)));
+                if ended.recv_timeout(EVERY) != Err(mpsc::RecvTimeoutError::Timeout) {
+                    break;
+                }
             }
         });
-        Self { peaks, looking }
+        Self { peaks, pids: pids.clone(), _looks: looks }
     }
 
+    /// The peaks so far, with a last look.
     pub(super) fn peaks(&self) -> Peaks {
+        raise(&self.peaks, look(&self.pids, true));
         *self.peaks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Resident {
-    fn drop(&mut self) {
-        self.looking.abort();
-    }
+fn raise(peaks: &Mutex<Peaks>, now: Peaks) {
+    peaks.lock().unwrap_or_else(PoisonError::into_inner).raise(now);
 }
 
 impl Peaks {
@@ -70,13 +77,13 @@ impl Peaks {
     }
 }
 
-fn look(pids: &Pids) -> Peaks {
+fn look(pids: &Pids, with_postgres: bool) -> Peaks {
     let largest = |pids: &[i32]| pids.iter().filter_map(|&pid| resident_mib(pid)).reduce(f64::max);
     Peaks {
         orchestrator: largest(&pids.orchestrators),
         worker: largest(&pids.workers),
         nats: pids.nats.and_then(resident_mib),
-        postgres: pids.postgres.and_then(proportional_mib),
+        postgres: pids.postgres.filter(|_| with_postgres).and_then(proportional_mib),
     }
 }
 

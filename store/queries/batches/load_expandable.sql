@@ -10,7 +10,7 @@ cross join lateral (
 ) s
 cross join lateral (
     select priority, template_id from tasker.tasks
-    where id = s.task_id and finished_at is null
+    where id = s.task_id and state in ('pending', 'in_progress')
     offset 0
 ) t
 cross join lateral (

@@ -10,6 +10,6 @@ from (
     ) o
     where s.unsettled and (s.kind <> 'batchable' or o.state <> 'complete')
 ) c
-join tasker.tasks t on t.id = c.task_id and t.finished_at is null
+join tasker.tasks t on t.id = c.task_id and t.state in ('pending', 'in_progress')
 order by c.task_id
 limit $1

@@ -1,12 +1,16 @@
 with locked as (
-    select b.id, d."from", d.upto
+    select b.id, d.upto
     from (
         select * from unnest($1::uuid[], $2::int[], $3::int[]) as d(id, "from", upto) order by id
     ) d
-    cross join lateral (select id from tasker.batches where id = d.id for no key update) b
+    cross join lateral (
+        select id from tasker.batches
+        where id = d.id and publisher = $4 and published_upto = d."from" and state = 'sealed'
+        for no key update
+    ) b
 )
 update tasker.batches b
 set published_upto = l.upto, publisher_until = now() + make_interval(secs => $5)
 from locked l
-where b.id = l.id and b.publisher = $4 and b.published_upto = l."from" and b.state = 'sealed'
+where b.id = l.id
 returning b.id

@@ -13,11 +13,13 @@ cross join lateral (
     offset 0
 ) s
 cross join lateral (
-    select priority from tasker.tasks where id = s.task_id and finished_at is null offset 0
+    select priority from tasker.tasks
+    where id = s.task_id and state in ('pending', 'in_progress')
+    offset 0
 ) t
 left join lateral (
     select id, queue, worker_template, state from tasker.batches where id = s.batch_id offset 0
 ) b on true
-where (b.id is null or b.state = 'sealed')
-  and not exists (select from tasker.outcomes o where o.step_id = s.id)
+left join lateral (select step_id from tasker.outcomes where step_id = s.id offset 0) o on true
+where (b.id is null or b.state = 'sealed') and o.step_id is null
 order by t.priority desc, s.enqueued_at, s.id

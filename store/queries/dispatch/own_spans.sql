@@ -2,5 +2,7 @@
 -- them soon, knows that nobody published them long ago.
 select b.id
 from unnest($1::uuid[], $2::int[]) as d(id, "from")
-cross join lateral (select id, publisher, published_upto from tasker.batches where id = d.id) b
+cross join lateral (
+    select id, publisher, published_upto from tasker.batches where id = d.id offset 0
+) b
 where b.publisher = $3 and b.published_upto = d."from"

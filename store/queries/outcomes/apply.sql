@@ -145,7 +145,9 @@ with input as (
     select t.id, c.active, c.pending, c.failed, c.error
     from changed_tasks c
     cross join lateral (
-        select id from tasker.tasks where id = c.task_id and finished_at is null for no key update
+        select id from tasker.tasks
+        where id = c.task_id and state in ('pending', 'in_progress')
+        for no key update
     ) t
 ), counted_tasks as (
     -- How a task without active steps ends is a rule of the workflow, which comes as a table: by

@@ -7,7 +7,9 @@ with locked as (
         order by id
     ) d
     cross join lateral (
-        select id from tasker.tasks where id = d.id and finished_at is null for no key update
+        select id from tasker.tasks
+        where id = d.id and state in ('pending', 'in_progress')
+        for no key update
     ) t
 )
 update tasker.tasks t

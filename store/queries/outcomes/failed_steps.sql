@@ -7,6 +7,6 @@ left join tasker.batches b on b.id = s.batch_id
 where s.id = any($1::uuid[])
   and s.namespace = $2
   and s.state in ('enqueued', 'in_progress')
-  and t.finished_at is null
+  and t.state in ('pending', 'in_progress')
   and (b.id is null or b.state = 'sealed')
   and not exists (select from tasker.outcomes o where o.step_id = s.id)

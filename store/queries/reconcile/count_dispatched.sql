@@ -12,19 +12,30 @@ with held_back as (
     ) as h
     group by batch_id
 ), members as (
-    select b.namespace, b.queue,
-           b.published_upto - b.succeeded - b.failed - coalesce(h.steps, 0) as outstanding
-    from tasker.batches b
-    left join held_back h on h.batch_id = b.id
-    where not b.settled and b.state = 'sealed'
+    select namespace, queue, published_upto - succeeded - failed as outstanding
+    from tasker.batches
+    where not settled and state = 'sealed'
+    union all
+    select b.namespace, b.queue, -h.steps
+    from held_back h
+    cross join lateral (
+        select namespace, queue from tasker.batches
+        where id = h.batch_id and not settled and state = 'sealed'
+        offset 0
+    ) b
 ), others as (
     select s.namespace, s.queue, 1 as outstanding
     from tasker.tasks t
-    join tasker.steps s on s.task_id = t.id and s.batch_id is null
+    cross join lateral (
+        select * from tasker.steps where task_id = t.id and batch_id is null offset 0
+    ) s
+    left join lateral (
+        select step_id from tasker.outcomes where step_id = s.id offset 0
+    ) o on true
     where t.finished_at is null
       and s.state in ('enqueued', 'in_progress')
       and s.sent_seq = s.dispatch_seq
-      and not exists (select from tasker.outcomes o where o.step_id = s.id)
+      and o.step_id is null
 )
 select namespace as "namespace!", queue as "queue!", sum(outstanding)::bigint as "outstanding!"
 from (select * from members union all select * from others) as all_steps

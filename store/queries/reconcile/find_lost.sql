@@ -9,21 +9,29 @@ with spans as (
     select s.id
     from spans
     join tasker.steps s on s.id between spans.low and spans.high
+    left join lateral (
+        select step_id from tasker.outcomes where step_id = s.id offset 0
+    ) o on true
     where s.state in ('enqueued', 'in_progress')
       and s.sent_seq = s.dispatch_seq
       and s.enqueued_at < now() - make_interval(secs => $3)
       and (s.lease_until is null or s.lease_until < now())
-      and not exists (select from tasker.outcomes o where o.step_id = s.id)
+      and o.step_id is null
     union all
     select s.id
     from tasker.tasks t
-    join tasker.steps s on s.task_id = t.id and s.batch_id is null
+    cross join lateral (
+        select * from tasker.steps where task_id = t.id and batch_id is null offset 0
+    ) s
+    left join lateral (
+        select step_id from tasker.outcomes where step_id = s.id offset 0
+    ) o on true
     where t.finished_at is null
       and s.namespace = $1 and s.queue = $2
       and s.state in ('enqueued', 'in_progress')
       and s.sent_seq = s.dispatch_seq
       and s.enqueued_at < now() - make_interval(secs => $3)
       and (s.lease_until is null or s.lease_until < now())
-      and not exists (select from tasker.outcomes o where o.step_id = s.id)
+      and o.step_id is null
 )
 select id as "id!" from candidates order by id limit $4

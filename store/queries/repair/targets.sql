@@ -12,6 +12,7 @@ with members as (
         where m.id between (left(b.id::text, 28) || '00000000')::uuid
                        and (left(b.id::text, 28) || 'ffffffff')::uuid
           and m.batch_id = b.id
+        offset 0
     ) s
     where b.task_id = $1 and b.sealed_at is not null and $2::uuid is null
       and ($3::uuid is null or b.id = $3)

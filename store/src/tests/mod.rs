@@ -11,6 +11,7 @@ mod interleavings;
 mod lifecycle;
 mod namespaces;
 mod outcome_corpus;
+mod plans;
 mod races;
 mod random;
 mod retention;

@@ -33,6 +33,11 @@ impl DispatchState {
         let node = self.node.clone();
         let older_than = UNSENT_AFTER.as_millis() as u64;
         let work = async move {
+            match node.store.replan_grown().await {
+                Ok(true) => tracing::info!("tables have grown: statements are planned anew"),
+                Ok(false) => {}
+                Err(error) => tracing::warn!(%error, "how large the tables are is not known"),
+            }
             let steps = match node.store.find_unsent(older_than, MAX_SWEPT).await {
                 Ok(steps) if steps.is_empty() || guard_is_off(Guard::Sweep) => Vec::new(),
                 Ok(steps) => publish::prepare(&node, &steps, true).await,

@@ -177,7 +177,7 @@ impl Rows {
         self.task.state.is_terminal()
     }
 
-    /// Whether it can run: what the queries say as `t.finished_at is null and (b.id is null or
+    /// Whether it can run: what the queries say as the open state of a task and `(b.id is null or
     /// b.state = 'sealed')`.
     pub(crate) fn is_open(&self, scenario: &Scenario, slot: usize) -> bool {
         let batch = scenario.batch_of(slot).map(|batch| self.batches[batch].as_ref());
