@@ -74,6 +74,18 @@ impl Setup {
         let load = self.bus.consumer_load(&self.namespace, &self.queue).await.expect("an answer");
         load.map_or((0, 0), |load| (load.pending, load.ack_pending))
     }
+
+    /// Waits until so many messages are to be delivered, and so many deliveries to be acknowledged: the server
+    /// tells its consumers of what it stores after it has said that it is stored.
+    async fn load_becomes(&self, expect: (u64, u64)) {
+        let until = Instant::now() + Duration::from_secs(10);
+        let mut load = self.load().await;
+        while load != expect && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            load = self.load().await;
+        }
+        assert_eq!(load, expect, "to be delivered, to be acknowledged");
+    }
 }
 
 fn brisk() -> PullOptions {
@@ -115,6 +127,7 @@ async fn pulls_exactly_what_was_asked_for() {
     let setup = Setup::new().await;
     setup.ensure_durable().await;
     setup.publish(0..20).await;
+    setup.load_becomes((20, 0)).await;
     let mut puller = setup.pull(brisk());
     puller.request(3).await.expect("open");
     puller.request(4).await.expect("open");
@@ -130,7 +143,7 @@ async fn pulls_exactly_what_was_asked_for() {
     }
     assert_eq!(puller.credit(), 0);
     nothing_for(&mut puller, Duration::from_millis(300)).await;
-    assert_eq!(setup.load().await, (13, 0));
+    setup.load_becomes((13, 0)).await;
 }
 
 #[tokio::test]
@@ -154,7 +167,7 @@ async fn no_more_is_delivered_than_a_queue_may_have_out() {
         message(&mut puller).await;
     }
     nothing_for(&mut puller, Duration::from_millis(300)).await;
-    assert_eq!(setup.load().await, (4, 4));
+    setup.load_becomes((4, 4)).await;
     setup.limit(Some(1)).await;
     let load = setup.bus.consumer_load(&setup.namespace, &setup.queue).await.expect("an answer");
     assert_eq!(load.map(|load| load.max_ack_pending), Some(1));
@@ -162,7 +175,7 @@ async fn no_more_is_delivered_than_a_queue_may_have_out() {
     for _ in 0..4 {
         message(&mut puller).await;
     }
-    assert_eq!(setup.load().await, (0, 8));
+    setup.load_becomes((0, 8)).await;
 }
 
 /// A message that comes without anybody waking the server.
@@ -326,7 +339,7 @@ async fn what_is_published_once_more_is_doubtful() {
     let first = message(&mut puller).await;
     assert!(!first.doubtful);
     first.handle.ack().await;
-    within("nothing is left", async { while setup.load().await != (0, 0) {} }).await;
+    setup.load_becomes((0, 0)).await;
     // It would forget the end of its stream otherwise, and give the same sequences again, which the consumer
     // takes for delivered.
     let kept = Outgoing {
@@ -396,7 +409,7 @@ async fn many_publishes_are_acknowledged_in_order() {
         let published = result.as_ref().expect("stored");
         assert_eq!((published.sequence, published.duplicate), (n as u64 + 1, false));
     }
-    assert_eq!(setup.load().await, (10_000, 0));
+    setup.load_becomes((10_000, 0)).await;
     let again = setup.bus.publish_jetstream(vec![setup.outgoing(7), setup.outgoing(10_000)]).await;
     let again: Vec<_> = again.into_iter().map(|r| r.expect("an answer")).collect();
     assert_eq!((again[0].sequence, again[0].duplicate), (8, true));
