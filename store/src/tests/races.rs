@@ -7,13 +7,23 @@ use uuid::Uuid;
 use super::{World, failure};
 use crate::submit::{NewStepRow, StepRows, insert_edges};
 
+/// Both transactions have read their rows before either of them counts.
 #[sqlx::test]
 async fn two_last_members_empty_their_batch_once(pool: PgPool) {
     let world = World::new(pool).await;
-    for _ in 0..20 {
+    for _ in 0..5 {
         let (task, batch) = world.expand(2).await;
         let set = world.members(batch, 2);
-        let (a, b) = tokio::join!(world.apply(&set[..1]), world.apply(&set[1..]));
+        let mut holding = world.pool.begin().await.expect("begun");
+        sqlx::query("select from tasker.batches where id = $1 for no key update")
+            .bind(batch.as_uuid())
+            .execute(&mut *holding)
+            .await
+            .expect("locked");
+        let (a, b, ()) = tokio::join!(world.apply(&set[..1]), world.apply(&set[1..]), async {
+            until_waiting(&world, 2).await;
+            holding.rollback().await.expect("released");
+        });
         assert_eq!(a.emptied.len() + b.emptied.len(), 1, "exactly one transaction sees zero");
         let tasks = [task.id];
         let (a, b) =
