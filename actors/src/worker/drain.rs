@@ -190,6 +190,17 @@ impl Core {
         steps: Vec<ReleasedStep>,
     ) -> HashSet<StepId> {
         let request = ReleaseRequest { worker: self.id, steps };
+        let taken = self.ask_to_take_back(namespace, &request).await;
+        self.held.giving_back.end(&request.steps);
+        taken
+    }
+
+    /// Asks until there is an answer.
+    async fn ask_to_take_back(
+        &self,
+        namespace: &Namespace,
+        request: &ReleaseRequest,
+    ) -> HashSet<StepId> {
         let subject = Request::Release.subject(namespace);
         let mut back_off = BackOff::of_requests();
         loop {
@@ -197,11 +208,11 @@ impl Core {
                 Stage::Serving => self.settings.nats.request_timeout(),
                 _ => self.settings.nats.request_timeout().min(HURRY),
             };
-            let answer = self.bus.request::<_, ReleaseReply>(subject.clone(), &request, timeout);
+            let answer = self.bus.request::<_, ReleaseReply>(subject.clone(), request, timeout);
             match answer.await {
                 Ok(reply) => {
                     tracing::info!(%namespace, steps = reply.released, "steps given back");
-                    return taken(&request, reply);
+                    return taken(request, reply);
                 }
                 Err(error) if !error.is_retryable() => {
                     tracing::error!(%error, %namespace, "steps are not taken back");

@@ -12,6 +12,7 @@ use tasker_workflow::{Dispatched, Meeting, meet};
 use tokio::sync::Notify;
 
 use super::core::Core;
+use super::giving_back::GivingBack;
 use super::place::Place;
 
 /// How far a held step is.
@@ -55,6 +56,10 @@ impl HeldStep {
         matches!(self.phase, Phase::Waiting | Phase::Starting)
     }
 
+    fn dispatch(&self) -> (StepId, u32) {
+        (self.step_id, self.dispatch_seq)
+    }
+
     fn dispatched(&self) -> Dispatched {
         Dispatched { attempt: self.attempt, dispatch_seq: self.dispatch_seq }
     }
@@ -78,6 +83,8 @@ pub(crate) struct HeldSteps {
     /// Attempts that were begun here and forgotten without an outcome: whoever has one of these steps
     /// again must not run the same attempt again.
     begun: Mutex<HashMap<StepId, u32>>,
+    /// What was taken from its holds and is being given back.
+    pub(crate) giving_back: GivingBack,
     serial: AtomicU64,
     emptied: Notify,
 }
@@ -101,6 +108,10 @@ impl HeldSteps {
     ) -> Admitted {
         let held = &core.held;
         let mut steps = held.steps();
+        if ack.is_some() && held.giving_back.has(item.step_id, item.dispatch_seq) {
+            // Its message comes back once more, unless it is acknowledged with the first one.
+            return Admitted::Known(None);
+        }
         let entry = steps.entry(item.step_id);
         let known = match &entry {
             Entry::Occupied(known) => Some(known.get().dispatched()),
@@ -296,6 +307,7 @@ impl HeldSteps {
         let mut steps = self.steps();
         let taken = steps.extract_if(|_, step| phases.contains(&step.phase));
         let taken: Vec<HeldStep> = taken.map(|(_, step)| step).collect();
+        self.giving_back.begin(taken.iter().map(HeldStep::dispatch));
         let empty = steps.is_empty();
         drop(steps);
         if empty {
@@ -321,7 +333,10 @@ impl HeldSteps {
         }
         serials.sort_unstable();
         let first = serials[may_wait];
-        steps.extract_if(|_, step| old(step) && step.serial >= first).map(|(_, s)| s).collect()
+        let surplus = steps.extract_if(|_, step| old(step) && step.serial >= first);
+        let surplus: Vec<HeldStep> = surplus.map(|(_, step)| step).collect();
+        self.giving_back.begin(surplus.iter().map(HeldStep::dispatch));
+        surplus
     }
 
     pub(crate) fn is_empty(&self) -> bool {

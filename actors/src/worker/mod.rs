@@ -13,6 +13,7 @@ mod drain;
 mod execute;
 #[cfg(test)]
 mod fixture;
+mod giving_back;
 mod heartbeat;
 mod held;
 mod intake;

@@ -2,11 +2,12 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::delivery::Gate;
-use crate::fake::{Fake, count_by_step};
+use crate::fake::{Fake, Seen, count_by_step};
 use crate::server::within;
 
 /// Steps that end at once, and those behind them that do not.
@@ -81,4 +82,33 @@ async fn slots_go_on_while_nobody_takes_back_what_was_fetched_ahead() {
     let again: HashSet<_> = fake.seen().released.iter().map(|step| step.step_id).collect();
     assert!(asked.is_subset(&again), "{asked:?} {again:?}");
     within("acknowledgements", async { while fake.left().await.1 > 0 {} }).await;
+}
+
+#[tokio::test]
+async fn what_is_being_given_back_is_not_claimed() {
+    let mut fake = Fake::start().await;
+    fake.settings.worker.slots = 2;
+    fake.open_queue().await;
+    fake.seen().keeps_silent = true;
+    let gate = Gate::new();
+    gate.open.add_permits(QUICK);
+    let items: Vec<_> = (0..QUICK + SLOW).map(|_| fake.item("gate", Value::Null)).collect();
+    fake.publish(&items).await;
+    let worker = fake.worker(gate.registry()).await;
+    fake.until("steps given back", |seen| !seen.released.is_empty()).await;
+    gate.open.add_permits(SLOW);
+    // Meanwhile the server delivers again what nobody extends any more, to the only worker.
+    let asked = |seen: &Seen| -> HashSet<_> { seen.released.iter().map(|s| s.step_id).collect() };
+    fake.until("the rest", |seen| count_by_step(seen).len() + asked(seen).len() == QUICK + SLOW)
+        .await;
+    tokio::time::sleep(Duration::from_millis(3 * fake.settings.streams.ack_wait_ms)).await;
+    {
+        let mut seen = fake.seen();
+        let released = asked(&seen);
+        assert!(seen.claims.iter().all(|claim| !released.contains(&claim.step_id)));
+        assert!(seen.outcomes().all(|outcome| !released.contains(&outcome.step_id)));
+        seen.keeps_silent = false;
+    }
+    fake.until_acknowledged().await;
+    within("the end", worker.stop()).await;
 }

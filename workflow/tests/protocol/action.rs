@@ -54,6 +54,7 @@ pub(crate) enum Action {
     Start { worker: u8, hold: u8 },
     Finish { worker: u8, hold: u8, ending: Ending },
     Abandon { worker: u8, hold: u8 },
+    GiveBack { worker: u8, hold: u8 },
     Beat { worker: u8 },
     LeaseEnds { slot: u8 },
     Expire { key: Key },
@@ -224,6 +225,7 @@ impl State {
             }
             if hold.phase == Phase::Waiting {
                 list.push((Action::Start { worker, hold: place }, None));
+                list.push((Action::GiveBack { worker, hold: place }, Some(Fault::Surplus)));
             }
             let begun_here = matches!(hold.phase, Phase::Running | Phase::Reporting(_));
             if begun_here && (hold.asks() || hold.phase == Phase::Running) {

@@ -4,7 +4,7 @@
 use crate::mutant::Mutant as M;
 use crate::scenario::Fault::{
     Abandoned, Drain, Drop, Duplicate, Expiry, Hasty, Late, Loss, Restart, SlowLease, StoreLoss,
-    WorkerCrash,
+    Surplus, WorkerCrash,
 };
 use crate::scenario::Scenario;
 use crate::scenarios;
@@ -25,6 +25,7 @@ fn what_is_mended_holds() {
         let pair = Scenario::new("pair", &["a -", "b - a"], &[], 3);
         with(Scenario { slots: 1, ..pair }, total, faults)
     };
+    let waiting = |total, faults| Scenario { waits_for_slot: true, ..pair(total, faults) };
     let alone = |total, faults| {
         let alone = Scenario::new("alone", &["split b", "work w split"], &[("work", 1)], 3);
         with(Scenario { begins_sealed: true, slots: 1, workers: 1, ..alone }, total, faults)
@@ -44,6 +45,7 @@ fn what_is_mended_holds() {
         (M::LaterAcknowledged, chain(2, &[Loss, WorkerCrash]), NEEDED),
         (M::LateClaim, with(scenarios::batch_twice(), 2, &[WorkerCrash, Late]), CHARGED),
         (M::BegunAgain, pair(2, &[Abandoned, Restart]), TWICE),
+        (M::ClaimedWhileGivenBack, waiting(2, &[Surplus, Expiry]), TWICE),
         (M::CopyCharged, chain(2, &[Hasty, Duplicate]), CHARGED),
         (M::HeldCopyCharged, chain(2, &[Hasty, Drain]), CHARGED),
         (M::UnstartedAgain, handed, TWICE),

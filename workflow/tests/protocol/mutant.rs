@@ -37,6 +37,8 @@ pub(crate) enum Mutant {
     LaterAcknowledged,
     /// A claim is served although nobody waits for it any more.
     LateClaim,
+    /// What a worker gives back it claims again before that is answered.
+    ClaimedWhileGivenBack,
     /// A worker is granted the attempt again that it began and gave up.
     BegunAgain,
     /// Of two copies that come to one worker the first is forgotten.

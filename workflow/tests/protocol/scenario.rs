@@ -36,6 +36,8 @@ pub(crate) enum Fault {
     Hasty,
     /// A worker is told to end.
     Drain,
+    /// A worker gives back what waits for a slot.
+    Surplus,
     /// A run ends without an outcome that is stored, or it is refused for good.
     Abandoned,
     /// The task is cancelled.
@@ -49,7 +51,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Fault; 19] = [
+    pub(crate) const ALL: [Fault; 20] = [
         Fault::WorkerCrash,
         Fault::NodeCrash,
         Fault::Expiry,
@@ -64,6 +66,7 @@ impl Fault {
         Fault::Ambiguous,
         Fault::Hasty,
         Fault::Drain,
+        Fault::Surplus,
         Fault::Abandoned,
         Fault::Cancel,
         Fault::Retryable,

@@ -2,7 +2,7 @@
 
 use crate::scenario::Fault::{
     Ambiguous, Cancel, Drain, Drop, Duplicate, Expiry, Hasty, Late, Loss, NewConsumer, NodeCrash,
-    Permanent, Restart, Retryable, SlowLease, StoreLoss, Unserved, WorkerCrash,
+    Permanent, Restart, Retryable, SlowLease, StoreLoss, Surplus, Unserved, WorkerCrash,
 };
 use crate::scenario::{Budget, Fault, Scenario};
 
@@ -97,6 +97,6 @@ pub(crate) fn late_edges() -> Scenario {
 /// A cancelled task, and workers that drain.
 pub(crate) fn endings() -> Scenario {
     let scenario = Scenario::new("drain and cancel", BATCH, &[("work", 2)], 3);
-    let budget = budget(2, &[&[Cancel, Drain, Expiry]]);
+    let budget = budget(2, &[&[Cancel, Drain, Expiry, Surplus]]);
     Scenario { begins_sealed: true, waits_for_slot: true, slots: 1, budget, ..scenario }
 }

@@ -164,6 +164,8 @@ fn workers_that_drain_and_a_task_that_is_cancelled() {
         "worker drained",
         "release: unstarted",
         "release: granted, but not heard of",
+        "surplus given back",
+        "delivery: of a step that is given back",
         "task cancelled",
         "members cancelled",
     ];

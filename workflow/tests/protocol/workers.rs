@@ -25,6 +25,12 @@ impl State {
                 self.finish(scenario, worker, hold, ending, watch);
             }
             Action::Abandon { worker, hold } => self.abandon(worker, hold, watch),
+            Action::GiveBack { worker, hold } => {
+                let hold = self.hold(worker, hold);
+                hold.asked_seq = hold.seq;
+                (hold.phase, hold.answer) = (Phase::Releasing { unstarted: true }, Answer::None);
+                watch.reach("surplus given back");
+            }
             Action::Answered { worker, hold, ack_lost } => {
                 self.answered(scenario, worker, hold, ack_lost, watch);
             }
@@ -62,6 +68,13 @@ impl State {
         message.out = true;
         let message = *message;
         let w = &mut self.workers[usize::from(worker)];
+        let is_given_back = |hold: &Hold| {
+            hold.is_releasing() && hold.slot == message.slot && hold.asked_seq >= message.seq
+        };
+        if w.holds.iter().any(is_given_back) && !scenario.is(Mutant::ClaimedWhileGivenBack) {
+            // Its time runs out once more.
+            return watch.reach("delivery: of a step that is given back");
+        }
         let again = redelivered && !scenario.is(Mutant::NoClaimOnRedelivery);
         let old = w.doubts && old && !scenario.is(Mutant::NoClaimAfterRestart);
         let must_claim = again || message.claim_required || old;
