@@ -69,7 +69,8 @@ impl HeldStep {
 pub(crate) enum Admitted {
     /// It is to be run.
     New(Hold),
-    /// It belongs to a step that is held. The message given back is not needed any more, if any.
+    /// It belongs to a step that is held, or is being given back. The message returned is not needed any
+    /// more, if any.
     Known(Option<AckHandle>),
 }
 

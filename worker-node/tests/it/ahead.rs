@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::Value;
+use tasker_worker_node::WorkerNode;
 
 use crate::delivery::Gate;
 use crate::fake::{Fake, Seen, count_by_step};
@@ -50,8 +51,8 @@ async fn what_was_fetched_ahead_of_slow_steps_is_given_back() {
     within("the end", worker.stop()).await;
 }
 
-#[tokio::test]
-async fn slots_go_on_while_nobody_takes_back_what_was_fetched_ahead() {
+/// A worker that has asked to have steps taken back, and whom nobody answers.
+async fn given_back_in_vain() -> (Fake, Gate, WorkerNode) {
     let mut fake = Fake::start().await;
     fake.settings.worker.slots = 2;
     fake.open_queue().await;
@@ -62,6 +63,12 @@ async fn slots_go_on_while_nobody_takes_back_what_was_fetched_ahead() {
     fake.publish(&items).await;
     let worker = fake.worker(gate.registry()).await;
     fake.until("steps given back", |seen| !seen.released.is_empty()).await;
+    (fake, gate, worker)
+}
+
+#[tokio::test]
+async fn slots_go_on_while_nobody_takes_back_what_was_fetched_ahead() {
+    let (fake, gate, worker) = given_back_in_vain().await;
     let ran = gate.calls.load(Ordering::SeqCst) as usize;
     gate.open.add_permits(1);
     // The one that asked to have the others taken back has its slot at once.
@@ -86,18 +93,10 @@ async fn slots_go_on_while_nobody_takes_back_what_was_fetched_ahead() {
 
 #[tokio::test]
 async fn what_is_being_given_back_is_not_claimed() {
-    let mut fake = Fake::start().await;
-    fake.settings.worker.slots = 2;
-    fake.open_queue().await;
-    fake.seen().keeps_silent = true;
-    let gate = Gate::new();
-    gate.open.add_permits(QUICK);
-    let items: Vec<_> = (0..QUICK + SLOW).map(|_| fake.item("gate", Value::Null)).collect();
-    fake.publish(&items).await;
-    let worker = fake.worker(gate.registry()).await;
-    fake.until("steps given back", |seen| !seen.released.is_empty()).await;
+    let (fake, gate, worker) = given_back_in_vain().await;
     gate.open.add_permits(SLOW);
-    // Meanwhile the server delivers again what nobody extends any more, to the only worker.
+    // Meanwhile the server delivers again what nobody extends any more, to the only worker. That it claims
+    // nothing can only be seen by waiting for long enough.
     let asked = |seen: &Seen| -> HashSet<_> { seen.released.iter().map(|s| s.step_id).collect() };
     fake.until("the rest", |seen| count_by_step(seen).len() + asked(seen).len() == QUICK + SLOW)
         .await;
