@@ -96,6 +96,32 @@ impl Bus {
         }
     }
 
+    /// Waits for another connection than there is at the time of this call. What was on its way is lost with
+    /// the server, if that was killed.
+    pub fn connected_anew(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut connection = self.connection();
+        let epoch = connection.borrow_and_update().epoch;
+        async move {
+            // A bus that is closed says nothing any more.
+            if connection.wait_for(|now| now.epoch != epoch && now.connected).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Asks, and asks again at once when the connection is another one. Only for questions that may be
+    /// answered twice, at any time.
+    pub async fn ask_each_connection<A: Future>(&self, ask: impl Fn() -> A) -> A::Output {
+        loop {
+            let connected_anew = self.connected_anew();
+            tokio::select! {
+                biased;
+                answer = ask() => return answer,
+                () = connected_anew => {}
+            }
+        }
+    }
+
     /// Sends a droppable message. Without a connection it is dropped at once and counted: what is
     /// sent this way is worth nothing later.
     ///

@@ -1,7 +1,7 @@
 //! The connection: options, and what the rest of a process learns about it.
 
 use async_nats::{Client, ConnectOptions, Event, ServerError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tasker_config::Nats;
 use tasker_messages::subject;
 use tokio::sync::watch;
@@ -17,6 +17,15 @@ pub struct Connection {
     pub connected: bool,
     /// Rises with every connect and reconnect; 0 before the first.
     pub epoch: u64,
+    /// When it was made.
+    pub since: Option<Instant>,
+}
+
+impl Connection {
+    /// Whether it took the place of an earlier one less than this ago.
+    pub fn replaced_another_within(&self, time: Duration) -> bool {
+        self.epoch > 1 && self.since.is_some_and(|since| since.elapsed() < time)
+    }
 }
 
 /// Longest pause between two attempts to reconnect.
@@ -81,6 +90,7 @@ fn take_note(state: &watch::Sender<Connection>, event: &Event) {
             state.send_modify(|connection| {
                 connection.connected = true;
                 connection.epoch += 1;
+                connection.since = Some(Instant::now());
                 epoch = connection.epoch;
             });
             if epoch > 1 {
@@ -103,5 +113,24 @@ fn take_note(state: &watch::Sender<Connection>, event: &Event) {
         Event::ServerError(error) => tracing::warn!(%error, "error from nats-server"),
         Event::ClientError(error) => tracing::debug!(%error, "error of the NATS client"),
         Event::LameDuckMode | Event::Draining => tracing::info!(%event, "NATS"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_replaces_those_before_it() {
+        let made = |epoch, ago| {
+            let since = Instant::now().checked_sub(Duration::from_secs(ago));
+            Connection { connected: true, epoch, since }
+        };
+        let within = Duration::from_secs(10);
+        assert!(!Connection::default().replaced_another_within(within));
+        assert!(!made(1, 0).replaced_another_within(within));
+        assert!(made(2, 0).replaced_another_within(within));
+        assert!(made(7, 9).replaced_another_within(within));
+        assert!(!made(7, 11).replaced_another_within(within));
     }
 }

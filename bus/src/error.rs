@@ -65,6 +65,9 @@ pub enum BusError {
         /// Its retention.
         found: String,
     },
+    /// The connection was lost, and with it perhaps what was on its way.
+    #[error("the connection to nats-server was lost before an answer came")]
+    ConnectionLost,
     /// The server did not take everything in time.
     #[error("nats-server did not answer within {0:?}")]
     TimedOut(std::time::Duration),

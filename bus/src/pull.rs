@@ -287,7 +287,7 @@ impl Inbox {
 
     /// Whether there is another connection than the one that the inbox was opened on.
     fn connection_changed(&mut self) -> bool {
-        let Connection { connected, epoch } = *self.connection.borrow_and_update();
+        let Connection { connected, epoch, .. } = *self.connection.borrow_and_update();
         self.lost |= !connected || epoch != self.epoch;
         epoch != self.epoch
     }

@@ -222,7 +222,7 @@ impl Bus {
     /// If JetStream does not answer.
     pub async fn delete_private_stream(&self, stream: &str) -> Result<(), BusError> {
         let _status: Option<serde_json::Value> =
-            self.info(format!("STREAM.DELETE.{stream}")).await?;
+            self.ask_once(format!("STREAM.DELETE.{stream}")).await?;
         Ok(())
     }
 
@@ -238,7 +238,7 @@ impl Bus {
     ) -> Result<(), BusError> {
         let durable = subject::work_durable(namespace, queue);
         let api = format!("CONSUMER.DELETE.{}.{durable}", subject::WORK_STREAM);
-        let _status: Option<serde_json::Value> = self.info(api).await?;
+        let _status: Option<serde_json::Value> = self.ask_once(api).await?;
         Ok(())
     }
 
@@ -255,7 +255,8 @@ impl Bus {
         let name = config.name.clone();
         let Some((_, found)) = self.timed::<Info>(format!("STREAM.INFO.{name}")).await? else {
             tracing::info!(stream = name, "creating stream");
-            let created = self.inner.jetstream.create_stream(config).await;
+            let create = || self.inner.jetstream.create_stream(config.clone());
+            let created = self.ask_each_connection(create).await;
             let created =
                 created.map_err(|e| BusError::jetstream(format!("create stream {name}"), e))?;
             return Ok(created.cached_info().clone());
@@ -280,7 +281,8 @@ impl Bus {
             allow_batch_publish: config.allow_batch_publish,
             ..found.config
         };
-        let updated = self.inner.jetstream.update_stream(adapted).await;
+        let update = || self.inner.jetstream.update_stream(adapted.clone());
+        let updated = self.ask_each_connection(update).await;
         updated.map_err(|e| BusError::jetstream(format!("update stream {name}"), e))
     }
 
@@ -311,11 +313,16 @@ impl Bus {
         Ok(Some((ts, serde_json::from_value(answer).map_err(malformed)?)))
     }
 
-    /// Asks the JetStream API; `None` if the thing does not exist.
+    /// Asks the JetStream API, on each connection; `None` if the thing does not exist.
     pub(crate) async fn info<T: DeserializeOwned>(
         &self,
         api: String,
     ) -> Result<Option<T>, BusError> {
+        self.ask_each_connection(|| self.ask_once(api.clone())).await
+    }
+
+    /// Asks the JetStream API for something, or to delete it; `None` if it does not exist.
+    async fn ask_once<T: DeserializeOwned>(&self, api: String) -> Result<Option<T>, BusError> {
         match self.inner.jetstream.request(api.clone(), &serde_json::json!({})).await {
             Ok(Response::Ok(info)) => Ok(Some(info)),
             Ok(Response::Err { error }) if error.code() == NOT_FOUND => Ok(None),

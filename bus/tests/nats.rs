@@ -1,22 +1,28 @@
 //! The bus against a real nats-server.
 
 mod batches;
+mod lost;
 mod support;
 mod tls;
 mod users;
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 use support::{TestServer, within};
 use tasker_bus::{
-    Bus, BusError, Delivery, Outgoing, PublishError, Published, PullEvent, PullOptions, Puller,
-    RequestError, ResetReason,
+    Bus, BusError, Delivery, Outgoing, PublishError, PullEvent, PullOptions, Puller, RequestError,
+    ResetReason,
 };
 use tasker_config::Settings;
 use tasker_messages::{Namespace, Queue, Refusal, code, subject};
+
+async fn connected(settings: &Settings) -> Bus {
+    let bus = Bus::connect(&settings.nats, "test").await.expect("an address");
+    bus.wait_connected(Duration::from_secs(10)).await.expect("connected");
+    bus
+}
 
 struct Setup {
     server: TestServer,
@@ -32,8 +38,7 @@ impl Setup {
         let mut settings = server.settings();
         settings.streams.ack_wait_ms = 2_000;
         settings.nats.request_timeout_ms = 2_000;
-        let bus = Bus::connect(&settings.nats, "test").await.expect("an address");
-        bus.wait_connected(Duration::from_secs(10)).await.expect("connected");
+        let bus = connected(&settings).await;
         let [namespace, queue] = ["test", "default"];
         let (namespace, queue) = (namespace.parse().expect("valid"), queue.parse().expect("valid"));
         let setup = Self { server, settings, bus, namespace, queue };
@@ -273,110 +278,6 @@ async fn expired_credit_comes_back() {
     let event = within("expiry", puller.next()).await;
     assert!(matches!(event, PullEvent::CreditReturned(4)), "{event:?}");
     assert_eq!(puller.credit(), 0);
-}
-
-#[tokio::test]
-async fn a_restarted_server_voids_credit_and_work_goes_on() {
-    let mut setup = Setup::new().await;
-    setup.ensure_durable().await;
-    let mut puller = setup.pull(brisk());
-    puller.request(10).await.expect("open");
-    setup.publish(0..1).await;
-    let first = message(&mut puller).await;
-    assert_eq!(first.stream_sequence, 1);
-    let epoch = setup.bus.connection().borrow().epoch;
-    setup.server.end("TERM");
-    let mut connection = setup.bus.connection();
-    within("the end", connection.wait_for(|c| !c.connected)).await.expect("open");
-    // It would be sent through an inbox that is given up when there is a server again.
-    puller.request(1).await.expect("open");
-    assert_eq!(puller.credit(), 9);
-    setup.server.run();
-    loop {
-        match within("a reset", puller.next()).await {
-            PullEvent::Reset(reason) => {
-                assert!(matches!(reason, ResetReason::Reconnected | ResetReason::Refused));
-                break;
-            }
-            PullEvent::Message(_) | PullEvent::CreditReturned(_) => {}
-        }
-    }
-    assert_eq!(puller.credit(), 0);
-    setup.bus.wait_connected(Duration::from_secs(10)).await.expect("reconnected");
-    assert!(setup.bus.connection().borrow().epoch > epoch);
-    setup.publish(1..2).await;
-    let mut seen = Vec::new();
-    while seen.len() < 2 {
-        let delivery = message_after_resets(&mut puller).await;
-        delivery.handle.ack().await;
-        seen.push(delivery.stream_sequence);
-    }
-    seen.sort_unstable();
-    assert_eq!(seen, [1, 2]);
-}
-
-/// Whether this is in a block of a store, so that it survives `KILL`, with all that was stored before it.
-/// Files may vanish meanwhile.
-fn is_written(folder: &Path, what: &[u8]) -> bool {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).any(|path| {
-        if path.is_dir() {
-            return is_written(&path, what);
-        }
-        let is_block = path.extension().is_some_and(|extension| extension == "blk");
-        let block = if is_block { std::fs::read(path).unwrap_or_default() } else { Vec::new() };
-        block.windows(what.len()).any(|window| window == what)
-    })
-}
-
-#[tokio::test]
-async fn what_is_published_once_more_is_doubtful() {
-    let mut setup = Setup::new().await;
-    setup.ensure_durable().await;
-    let mut puller = setup.pull(brisk());
-    puller.request(1).await.expect("open");
-    setup.publish(0..1).await;
-    let first = message(&mut puller).await;
-    assert!(!first.doubtful);
-    first.handle.ack().await;
-    setup.load_becomes((0, 0)).await;
-    // It would forget the end of its stream otherwise, and give the same sequences again, which the consumer
-    // takes for delivered.
-    let kept = Outgoing {
-        subject: subject::work(&"another".parse().expect("a name"), &setup.queue),
-        message_id: "kept".to_owned(),
-        payload: Bytes::from_static(b"to the end"),
-    };
-    assert!(setup.bus.publish_jetstream(vec![kept]).await[0].is_ok());
-    within("it is written", async {
-        while !is_written(&setup.server.folder, b"to the end") {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
-    // It is killed with what it has not read.
-    setup.server.tell("STOP");
-    let (bus, server) = (setup.bus.clone(), &mut setup.server);
-    let lost = Outgoing {
-        subject: subject::work(&setup.namespace, &setup.queue),
-        message_id: "m1".to_owned(),
-        payload: Bytes::from_static(b"1"),
-    };
-    let (published, ()) = tokio::join!(bus.publish_jetstream(vec![lost]), async {
-        bus.flush().await.expect("written");
-        server.end("KILL");
-        server.run();
-    });
-    assert!(published[0].is_ok(), "{published:?}");
-    // Why: the id of what was acknowledged before the restart is not known any more.
-    let again = setup.bus.publish_jetstream(vec![setup.outgoing(0)]).await;
-    assert!(matches!(again[0], Ok(Published { duplicate: false, .. })), "{again:?}");
-    puller.request(1).await.expect("open");
-    assert_eq!(puller.credit(), 0, "what is asked for through an inbox that is given up gets lost");
-    for doubtful in [true, false] {
-        let delivery = message_after_resets(&mut puller).await;
-        assert_eq!((delivery.doubtful, delivery.num_delivered), (doubtful, 1));
-    }
 }
 
 #[tokio::test]

@@ -197,8 +197,9 @@ fn fetch_part(
         let timeout = bus.request_timeout();
         let mut back_off = BackOff::of_requests();
         loop {
-            match bus.request::<_, SharedStep>(subject.clone(), &request, timeout).await {
-                Ok(part) => return Ok(Arc::new(part)),
+            let ask = || bus.request(subject.clone(), &request, timeout);
+            match bus.ask_each_connection(ask).await {
+                Ok(part) => return Ok(Arc::<SharedStep>::new(part)),
                 Err(RequestError::Refused(refusal)) if !refusal.retryable => {
                     return Err(StepError::permanent(refusal.code, refusal.message));
                 }

@@ -103,7 +103,11 @@ pub(crate) async fn ensure(node: &Node, key: &LaneKey) -> Result<(), tasker_bus:
     });
     let (settings, own) = (&node.settings.streams, limits.queues.get(&key.1).copied());
     match limits.max_running {
-        None => node.bus.ensure_work_durable(&key.0, &key.1, own, settings).await?,
+        None => {
+            // A limit that comes late is put right when limits are looked at; a share would not be.
+            let ensure = || node.bus.ensure_work_durable(&key.0, &key.1, own, settings);
+            node.bus.ask_each_connection(ensure).await?;
+        }
         Some(_) => node.bus.ensure_sharing_durable(&key.0, &key.1, settings).await?,
     }
     node.bus.publish(subject::QUEUES_CHANGED.to_owned(), &()).await
