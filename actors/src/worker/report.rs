@@ -186,10 +186,12 @@ async fn send(
     let mut to = subject::outcome_at(&report.namespace, report.node);
     loop {
         core.meters.reports.increment(1);
+        let connected_anew = core.bus.connected_anew();
         let ask = async {
             tokio::select! {
                 answer = core.bus.request_raw(to.clone(), &[], payload.clone(), timeout) => answer,
                 () = in_a_hurry(core) => Err(RequestError::TimedOut { subject: to.clone(), timeout: HURRY }),
+                () = lost_with(connected_anew) => Err(BusError::ConnectionLost.into()),
             }
         };
         let answer = keeping(slots, ask).await;
@@ -236,6 +238,16 @@ async fn keeping<T>(slots: &mut Reserved, answer: impl Future<Output = T>) -> T 
     }
     slots.give_back();
     answer.await
+}
+
+/// For an answer that comes all the same when the connection was lost: the request, or the answer, may have
+/// waited in one of the two processes. Steps that it brings along are lost with it until their leases end.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Returns a while after there is another connection.
+async fn lost_with(connected_anew: impl Future<Output = ()>) {
+    connected_anew.await;
+    tokio::time::sleep(GRACE).await;
 }
 
 /// Returns when a worker that ends has waited long enough: whoever it asks may have ended as well.

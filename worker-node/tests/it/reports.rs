@@ -221,3 +221,20 @@ async fn work_goes_on_after_the_store_of_the_bus_is_lost() {
     fake.until_acknowledged().await;
     worker.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_report_is_sent_again_when_the_connection_was_lost() {
+    let mut fake = Fake::start().await;
+    fake.settings.worker.report_timeout_ms = 60_000;
+    fake.open_queue().await;
+    fake.answer_reports(false);
+    let worker = fake.worker(registry()).await;
+    fake.publish(&[fake.item("echo", json!(1))]).await;
+    fake.until("a report", |seen| seen.open == 1).await;
+    fake.server.end("KILL");
+    fake.server.run();
+    fake.until("the report once more", |seen| seen.open == 2).await;
+    fake.answer_reports(true);
+    fake.until_acknowledged().await;
+    worker.stop().await;
+}
