@@ -36,6 +36,13 @@ impl Node {
     pub fn workers_live_within(&self) -> Duration {
         live_within(&self.settings.worker)
     }
+
+    /// Whether consumers may count deliveries as unacknowledged whose acknowledgement was lost with the
+    /// server: until their time is over, and the reconciler has seen twice that it is.
+    pub(crate) fn acks_were_lost(&self) -> bool {
+        let time = self.settings.streams.ack_wait() + self.settings.reconciler.confirm();
+        self.bus.connection().borrow().replaced_another_within(time)
+    }
 }
 
 /// Runs work outside of an actor and casts what it says back.

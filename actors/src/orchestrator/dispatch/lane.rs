@@ -245,11 +245,18 @@ impl Lane {
         self.rate.add(steps, now);
     }
 
-    /// What the bus says is outstanding.
-    pub(crate) fn observe(&mut self, load: Option<ConsumerLoad>, now: Instant) {
+    /// What the bus says is outstanding. Once acknowledgements were lost with the server, their messages fill
+    /// its count until their time is over: then what it has delivered does not count, and the window is only
+    /// of what waits; the workers limit the rest.
+    pub(crate) fn observe(
+        &mut self,
+        load: Option<ConsumerLoad>,
+        acks_were_lost: bool,
+        now: Instant,
+    ) {
         match load {
             Some(load) => {
-                let n = load.pending + load.ack_pending;
+                let n = load.pending + if acks_were_lost { 0 } else { load.ack_pending };
                 self.outstanding = u32::try_from(n).unwrap_or(u32::MAX);
             }
             // No durable: whatever was on it is gone, and the reconciler sends it again.
@@ -428,20 +435,33 @@ mod tests {
         assert_eq!(publish(&mut lane, None), 87);
     }
 
-    #[test]
-    fn a_lane_that_is_starved_goes_beyond_those_who_fill_the_window() {
-        let full = ConsumerLoad {
+    fn load(pending: u64, ack_pending: u64) -> ConsumerLoad {
+        ConsumerLoad {
             created_unix_nanos: 0,
             age: Duration::ZERO,
-            pending: 3,
-            ack_pending: 3,
+            pending,
+            ack_pending,
             ack_floor_stream_seq: 0,
             delivered_stream_seq: 0,
-            max_ack_pending: 3,
+            max_ack_pending: 8_192,
             paused_for: None,
-        };
+        }
+    }
+
+    #[test]
+    fn lost_acknowledgements_do_not_fill_the_window() {
+        // (acknowledgements were lost, how much is published)
+        for (acks_were_lost, expect) in [(false, 0), (true, 300)] {
+            let mut lane = lane(300);
+            lane.observe(Some(load(10, 400)), acks_were_lost, Instant::now());
+            assert_eq!(publish(&mut lane, None), expect);
+        }
+    }
+
+    #[test]
+    fn a_lane_that_is_starved_goes_beyond_those_who_fill_the_window() {
         let mut lane = lane(100);
-        lane.observe(Some(full), Instant::now());
+        lane.observe(Some(load(3, 3)), false, Instant::now());
         assert_eq!(publish(&mut lane, Some(3)), 0);
         lane.note_sweep();
         assert_eq!(publish(&mut lane, Some(3)), 6, "up to twice the window");

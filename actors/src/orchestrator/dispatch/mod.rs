@@ -131,9 +131,10 @@ impl Actor for DispatchActor {
             }
             DispatchMessage::Limited(keys) => state.limited(&myself, &keys),
             DispatchMessage::Load(key, load) => {
+                let acks_were_lost = state.node.acks_were_lost();
                 let lane = state.lane(&key);
                 lane.busy = false;
-                lane.observe(load, Instant::now());
+                lane.observe(load, acks_were_lost, Instant::now());
                 state.pump(&myself, &key);
             }
             DispatchMessage::Published(key, published) => {
