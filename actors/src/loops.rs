@@ -2,9 +2,27 @@
 
 use std::time::Duration;
 
-use ractor::ActorProcessingErr;
+use ractor::{ActorProcessingErr, ActorRef, Message};
+use tasker_bus::Connection;
 use tasker_guards::{CAN_PANIC, panic_if_told};
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
+
+/// Tells an actor of each new connection to the bus.
+pub(crate) async fn tell_of_connections<M: Message>(
+    mut connection: watch::Receiver<Connection>,
+    actor: ActorRef<M>,
+    message: impl Fn() -> M,
+) {
+    let mut epoch = connection.borrow_and_update().epoch;
+    while connection.changed().await.is_ok() {
+        let now = connection.borrow_and_update().epoch;
+        if now != epoch && actor.cast(message()).is_err() {
+            return;
+        }
+        epoch = now;
+    }
+}
 
 /// The loops of one actor. Dropped, they end at once, at whatever they wait for.
 #[derive(Default)]

@@ -2,7 +2,7 @@
 //! that an actor looks after.
 
 /// The actors, as their supervisors call them, and their loops, behind the name of the actor.
-pub const PANIC_POINTS: [&str; 31] = [
+pub const PANIC_POINTS: [&str; 32] = [
     "finalizer",
     "dispatch",
     "timers",
@@ -16,6 +16,7 @@ pub const PANIC_POINTS: [&str; 31] = [
     "heartbeats.beats",
     "shares",
     "reconciler",
+    "reconciler.connection",
     "gateway",
     "gateway.requests",
     "gateway.events",

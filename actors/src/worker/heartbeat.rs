@@ -5,16 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tasker_bus::{Bus, Connection, Incoming};
+use tasker_bus::{Bus, Incoming};
 use tasker_messages::{AttemptFinished, Heartbeat, Hint, Namespace, QueueLoad, json, subject};
-use tokio::sync::watch;
 
 use super::cancelled::Stopped;
 use super::core::{Core, Stage};
 use super::held::HeldSteps;
 use super::judge::{failed, timed_out};
 use super::place::Place;
-use crate::loops::Loops;
+use crate::loops::{Loops, tell_of_connections};
 
 /// Gives signs of life.
 pub(crate) struct HeartbeatActor;
@@ -37,7 +36,7 @@ pub(crate) struct HeartbeatState {
     listeners: Loops,
 }
 
-/// Most steps that one heartbeat lists.
+/// Most steps that one heartbeat lists; whoever holds more sends several.
 const MAX_LISTED: usize = 1_024;
 /// How often, and how long after their timeout, handlers are looked for that block their thread.
 const OVERDUE: Duration = Duration::from_millis(250);
@@ -54,8 +53,10 @@ impl Actor for HeartbeatActor {
     ) -> Result<HeartbeatState, ActorProcessingErr> {
         let mut listeners = Loops::default();
         listen_to_hints(&mut listeners, &core).await?;
-        let connection = watch_connection(core.bus.connection(), myself.clone());
-        listeners.spawn("worker_heartbeat.connection", connection);
+        let connection = core.bus.connection();
+        let told =
+            tell_of_connections(connection, myself.clone(), || HeartbeatMessage::Reconnected);
+        listeners.spawn("worker_heartbeat.connection", told);
         let settings = &core.settings.worker;
         myself.send_interval(settings.heartbeat(), || HeartbeatMessage::Beat);
         myself.send_interval(settings.progress(), || HeartbeatMessage::Extend);
@@ -73,7 +74,7 @@ impl Actor for HeartbeatActor {
         match message {
             HeartbeatMessage::Beat => {
                 state.listeners.all_go_on()?;
-                beat(core, core.settings.worker.heartbeat()).await;
+                beat(core, named_from(core)).await;
             }
             HeartbeatMessage::Reconnected => beat(core, Duration::ZERO).await,
             HeartbeatMessage::Extend => extend(core).await,
@@ -81,6 +82,14 @@ impl Actor for HeartbeatActor {
         }
         Ok(())
     }
+}
+
+/// How long a step must have been held to be named. After a connection was lost all are: what nobody names
+/// then counts as lost.
+fn named_from(core: &Core) -> Duration {
+    let settings = &core.settings.worker;
+    let is_new = core.bus.connection().borrow().replaced_another_within(settings.lease());
+    if is_new { Duration::ZERO } else { settings.heartbeat() }
 }
 
 async fn listen_to_hints(
@@ -123,20 +132,6 @@ fn heed(core: &Arc<Core>, incoming: &Incoming) {
     }
 }
 
-async fn watch_connection(
-    mut connection: watch::Receiver<Connection>,
-    actor: ActorRef<HeartbeatMessage>,
-) {
-    let mut epoch = connection.borrow_and_update().epoch;
-    while connection.changed().await.is_ok() {
-        let now = connection.borrow_and_update().epoch;
-        if now != epoch && actor.cast(HeartbeatMessage::Reconnected).is_err() {
-            return;
-        }
-        epoch = now;
-    }
-}
-
 /// Tells each namespace what the worker pulls and which of its steps have been held for longer than
 /// `age`.
 pub(super) async fn beat(core: &Core, age: Duration) {
@@ -152,19 +147,26 @@ pub(super) async fn beat(core: &Core, age: Duration) {
             slots: core.settings.worker.slots,
             busy: core.held.count(place),
         });
-        let beat = Heartbeat {
+        let mut beat = Heartbeat {
             worker: core.id,
             name: core.name.clone(),
             build: env!("CARGO_PKG_VERSION").to_owned(),
             queues: queues.collect(),
             callables: core.registry.callables().map(str::to_owned).collect(),
             resolves: core.registry.resolves(),
-            running: core.held.running(place, age, MAX_LISTED),
+            running: Vec::new(),
             draining: core.stage() != Stage::Serving,
             drained: core.stage() == Stage::Drained,
         };
-        if let Err(error) = core.bus.publish(subject::beat(&place.namespace), &beat).await {
-            tracing::warn!(%error, "no heartbeat");
+        let mut unnamed = core.held.running(place, age);
+        loop {
+            beat.running = unnamed.split_off(unnamed.len().saturating_sub(MAX_LISTED));
+            if let Err(error) = core.bus.publish(subject::beat(&place.namespace), &beat).await {
+                tracing::warn!(%error, "no heartbeat");
+            }
+            if unnamed.is_empty() {
+                break;
+            }
         }
     }
 }

@@ -245,15 +245,14 @@ impl HeldSteps {
     }
 
     /// Steps that have been held for longer than `age`, for a sign of life.
-    pub(crate) fn running(&self, place: &Place, age: Duration, most: usize) -> Vec<RunningStep> {
+    pub(crate) fn running(&self, place: &Place, age: Duration) -> Vec<RunningStep> {
         let steps = self.steps();
         let listed = steps.values().filter(|step| {
             step.place.namespace == place.namespace
                 && step.phase != Phase::Claiming
                 && step.since.elapsed() >= age
         });
-        let running = listed.map(|s| RunningStep { step_id: s.step_id, attempt: s.attempt });
-        running.take(most).collect()
+        listed.map(|s| RunningStep { step_id: s.step_id, attempt: s.attempt }).collect()
     }
 
     /// How many steps of a queue are held.

@@ -4,6 +4,7 @@
 mod server;
 
 mod ahead;
+mod beats;
 mod delivery;
 mod fake;
 mod handlers;

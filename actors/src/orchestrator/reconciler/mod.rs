@@ -1,6 +1,7 @@
 //! Compares rows with the bus and sends again what was lost. Runs on every node; all of its work is
 //! compare-and-set. What is lost when it dies: one check, which comes again.
 
+mod cut;
 mod queues;
 mod stalls;
 mod streams;
@@ -8,10 +9,10 @@ mod streams;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tasker_bus::StreamEpoch;
 
-use self::queues::Missing;
-use self::stalls::Standing;
+use self::queues::Suspected;
 use super::Links;
 use super::node::{Node, run_detached};
+use crate::loops::{Loops, tell_of_connections};
 
 /// Compares rows with the bus.
 pub(crate) struct ReconcilerActor;
@@ -27,8 +28,7 @@ pub(crate) enum ReconcilerMessage {
 /// What earlier checks suspected.
 #[derive(Clone, Default)]
 pub(crate) struct Suspicions {
-    missing: Missing,
-    standing: Standing,
+    queues: Suspected,
     /// The stream of work items as last seen.
     stream: Option<StreamEpoch>,
 }
@@ -39,6 +39,8 @@ pub(crate) struct ReconcilerState {
     links: Links,
     suspicions: Suspicions,
     checking: bool,
+    /// Tells of connections, each of which is looked at at once.
+    listener: Loops,
 }
 
 impl Actor for ReconcilerActor {
@@ -52,8 +54,11 @@ impl Actor for ReconcilerActor {
         (node, links): (Node, Links),
     ) -> Result<ReconcilerState, ActorProcessingErr> {
         myself.send_interval(node.settings.reconciler.interval(), || ReconcilerMessage::Check);
+        let mut listener = Loops::default();
+        let told = tell_of_connections(node.bus.connection(), myself, || ReconcilerMessage::Check);
+        listener.spawn("reconciler.connection", told);
         let suspicions = Suspicions::default();
-        Ok(ReconcilerState { node, links, suspicions, checking: false })
+        Ok(ReconcilerState { node, links, suspicions, checking: false, listener })
     }
 
     async fn handle(
@@ -62,6 +67,7 @@ impl Actor for ReconcilerActor {
         message: ReconcilerMessage,
         state: &mut ReconcilerState,
     ) -> Result<(), ActorProcessingErr> {
+        state.listener.all_go_on()?;
         match message {
             ReconcilerMessage::Check if !state.checking => {
                 state.checking = true;
@@ -96,8 +102,8 @@ async fn check(node: &Node, links: &Links, before: Suspicions) -> Suspicions {
         }
     };
     let mut after = Suspicions { stream: Some(stream), ..before.clone() };
-    match queues::check(node, before.missing, before.standing).await {
-        Ok((missing, standing)) => (after.missing, after.standing) = (missing, standing),
+    match queues::check(node, before.queues).await {
+        Ok(queues) => after.queues = queues,
         Err(error) => tracing::warn!(%error, "rows could not be compared with the bus"),
     }
     after

@@ -7,12 +7,21 @@ use tasker_guards::{Guard, guard_is_off};
 use tasker_messages::{Namespace, Queue, RecoveryKind, StepId};
 use tasker_store::{Dispatched, StoreError};
 
+use super::cut::{self, Cuts};
 use super::stalls::{Standing, is_stalled, make_anew};
 use crate::orchestrator::dispatch::ensure_queue;
 use crate::orchestrator::node::Node;
 
-/// Queues that miss messages.
-pub(super) type Missing = HashMap<(Namespace, Queue), Suspicion>;
+/// A queue of a namespace.
+pub(super) type Key = (Namespace, Queue);
+
+/// What is remembered of queues from one check to the next.
+#[derive(Clone, Default)]
+pub(super) struct Suspected {
+    missing: HashMap<Key, Suspicion>,
+    standing: Standing,
+    cuts: Cuts,
+}
 
 /// The steps that were missing in every check since.
 #[derive(Clone)]
@@ -22,21 +31,22 @@ pub(super) struct Suspicion {
 }
 
 /// Compares the rows of each queue with what its consumer knows of.
-pub(super) async fn check(
-    node: &Node,
-    before: Missing,
-    mut standing: Standing,
-) -> Result<(Missing, Standing), StoreError> {
-    let (mut missing, mut stands) = (Missing::new(), Standing::new());
+pub(super) async fn check(node: &Node, mut before: Suspected) -> Result<Suspected, StoreError> {
+    let mut after = Suspected::default();
     for queue in node.store.count_dispatched().await? {
         let key = (queue.namespace.clone(), queue.queue.clone());
+        let epoch = node.bus.connection().borrow().epoch;
         let load = node.bus.consumer_load(&queue.namespace, &queue.queue).await;
         let on_bus = match load {
             Ok(Some(load)) => {
-                let stand = standing.remove(&key);
-                if is_stalled(node, &key, &load, stand, &mut stands).await? {
+                let stand = before.standing.remove(&key);
+                if is_stalled(node, &key, &load, stand, &mut after.standing).await? {
                     make_anew(node, &key).await;
                     continue;
+                }
+                let cut = before.cuts.remove(&key);
+                if let Some(cut) = cut::check(node, &queue, (epoch, &load), cut).await? {
+                    after.cuts.insert(key.clone(), cut);
                 }
                 load.pending + load.ack_pending
             }
@@ -47,15 +57,15 @@ pub(super) async fn check(
             // Whoever cannot ask does not suspect.
             Err(_) => continue,
         };
-        if let Some(suspicion) = compare(node, &queue, on_bus, before.get(&key)).await? {
-            missing.insert(key, suspicion);
+        if let Some(suspicion) = compare(node, &queue, on_bus, before.missing.get(&key)).await? {
+            after.missing.insert(key, suspicion);
         }
     }
-    Ok((missing, stands))
+    Ok(after)
 }
 
 /// Steps wait on a queue that the bus does not have: nobody could pull them.
-async fn make_missing(node: &Node, key: &(Namespace, Queue)) {
+async fn make_missing(node: &Node, key: &Key) {
     if let Err(error) = ensure_queue(node, key).await {
         tracing::warn!(%error, namespace = %key.0, queue = %key.1, "a missing queue could not be made");
         return;
@@ -101,11 +111,23 @@ async fn compare(
     let mut steps: Vec<StepId> = suspicion.steps.into_iter().collect();
     steps.sort_unstable();
     steps.truncate(missing.min(u64::from(settings.max_redispatch)) as usize);
-    let (place, why) = ((&queue.namespace, &queue.queue), (node.id, RecoveryKind::LostMessages));
-    let sent = node.store.redispatch(place, &steps, why).await?;
-    metrics::counter!("tasker_reconciler_redispatched_total").increment(u64::from(sent));
-    tracing::warn!(namespace = %queue.namespace, queue = %queue.queue, missing, steps = sent, "lost work items were dispatched again");
+    send_again(node, queue, &steps).await?;
     Ok(None)
+}
+
+/// Dispatches steps again whose messages are lost.
+pub(super) async fn send_again(
+    node: &Node,
+    queue: &Dispatched,
+    steps: &[StepId],
+) -> Result<(), StoreError> {
+    let (place, why) = ((&queue.namespace, &queue.queue), (node.id, RecoveryKind::LostMessages));
+    let sent = node.store.redispatch(place, steps, why).await?;
+    metrics::counter!("tasker_reconciler_redispatched_total").increment(u64::from(sent));
+    if sent > 0 {
+        tracing::warn!(namespace = %queue.namespace, queue = %queue.queue, steps = sent, "lost work items were dispatched again");
+    }
+    Ok(())
 }
 
 async fn find_missing(
