@@ -16,8 +16,9 @@ const MEMBERS: u64 = 500;
 const LASTING: u64 = 98;
 const NAMESPACES: [&str; 2] = ["chaos-a", "chaos-b"];
 /// Workflows under way at a time.
-pub(super) const BATCHES: u64 = 4;
-pub(super) const GRAPHS: u64 = 8;
+const BATCHES: usize = 4;
+const GRAPHS: usize = 8;
+const LANES: usize = BATCHES + GRAPHS;
 /// Between the end of one workflow and the next: the load is to last, not to be as large as can be.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Nobody who takes this long answers any more.
@@ -38,8 +39,8 @@ struct Shared {
     stopped: AtomicBool,
     next_seed: AtomicU64,
     accepted: std::sync::Mutex<Vec<String>>,
-    batches: AtomicU64,
-    graphs: AtomicU64,
+    /// Workflows of each lane that have ended: first those with batches.
+    ended: [AtomicU64; LANES],
     /// Submissions whose fate was unknown for a while.
     unknown: AtomicU64,
 }
@@ -68,27 +69,24 @@ impl Load {
             stopped: AtomicBool::new(false),
             next_seed: AtomicU64::new(0),
             accepted: std::sync::Mutex::default(),
-            batches: AtomicU64::new(0),
-            graphs: AtomicU64::new(0),
+            ended: [const { AtomicU64::new(0) }; LANES],
             unknown: AtomicU64::new(0),
         });
         let mut lanes = JoinSet::new();
-        for lane in 0..BATCHES + GRAPHS {
-            lanes.spawn(Arc::clone(&shared).run(lane < BATCHES));
+        for lane in 0..LANES {
+            lanes.spawn(Arc::clone(&shared).run(lane));
         }
         Ok(Self { shared, lanes })
     }
 
     /// Workflows that have ended so far.
     pub(super) fn ended(&self) -> u64 {
-        let (batches, graphs) = self.counts();
-        batches + graphs
+        self.by_lane().iter().sum()
     }
 
-    /// Batches and graphs that have ended so far.
-    pub(super) fn counts(&self) -> (u64, u64) {
-        let Shared { batches, graphs, .. } = &*self.shared;
-        (batches.load(Ordering::Relaxed), graphs.load(Ordering::Relaxed))
+    /// The same, by lane: each works off one workflow after the other.
+    pub(super) fn by_lane(&self) -> [u64; LANES] {
+        self.shared.ended.each_ref().map(|ended| ended.load(Ordering::Relaxed))
     }
 
     /// Submits nothing more and waits for the end of everything.
@@ -106,11 +104,13 @@ impl Load {
             format!("not all tasks have ended {RECOVERY:?} after the last fault")
         })??;
         let recovery = healed.elapsed();
-        let Shared { accepted, batches, graphs, unknown, .. } = &*self.shared;
+        let ended = self.by_lane();
+        let (batches, graphs) = ended.split_at(BATCHES);
+        let Shared { accepted, unknown, .. } = &*self.shared;
         Ok(Done {
             accepted: std::mem::take(&mut *accepted.lock().expect("no lane panicked")),
-            batches: batches.load(Ordering::Relaxed),
-            graphs: graphs.load(Ordering::Relaxed),
+            batches: batches.iter().sum(),
+            graphs: graphs.iter().sum(),
             unknown: unknown.load(Ordering::Relaxed),
             recovery,
         })
@@ -118,7 +118,8 @@ impl Load {
 }
 
 impl Shared {
-    async fn run(self: Arc<Self>, batches: bool) -> anyhow::Result<()> {
+    async fn run(self: Arc<Self>, lane: usize) -> anyhow::Result<()> {
+        let batches = lane < BATCHES;
         while !self.stopped.load(Ordering::Relaxed) {
             let seed = self.next_seed.fetch_add(1, Ordering::Relaxed);
             let name = if batches { "chaos_batch" } else { "chaos_dag" };
@@ -134,8 +135,7 @@ impl Shared {
                 task["state"],
                 task["batches"]
             );
-            let count = if batches { &self.batches } else { &self.graphs };
-            count.fetch_add(1, Ordering::Relaxed);
+            self.ended[lane].fetch_add(1, Ordering::Relaxed);
             tokio::time::sleep(PAUSE).await;
         }
         Ok(())

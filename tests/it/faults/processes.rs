@@ -50,6 +50,8 @@ pub(super) const CHARGED: &str = "select s.id, s.name, s.kind, s.tries, s.attemp
 /// where the bus itself lost nothing.
 const LOST: &str = "select count(*) from tasker.steps where claim_required";
 
+const BETWEEN_KILLS: Duration = Duration::from_secs(2);
+
 /// Kills one of them every two seconds.
 pub(super) async fn kill_in_turn(trial: &mut Trial, role: Role, rounds: u64) -> anyhow::Result<()> {
     for round in 0..rounds {
@@ -57,7 +59,7 @@ pub(super) async fn kill_in_turn(trial: &mut Trial, role: Role, rounds: u64) -> 
         process.signal(Signal::SIGKILL)?;
         until("it is dead", REPLACED, async || Ok(!process.is_alive())).await?;
         trial.hit(1);
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        tokio::time::sleep(BETWEEN_KILLS).await;
     }
     Ok(())
 }
@@ -89,6 +91,9 @@ async fn f0_nothing_happens() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// How soon after the last kill of a worker all work must have ended.
+const RECOVERED: Duration = Duration::from_secs(30);
+
 #[tokio::test]
 async fn f1_workers_are_killed() -> anyhow::Result<()> {
     let rounds = Rounds { few: 6, all: 200, at_a_time: 50 };
@@ -96,7 +101,7 @@ async fn f1_workers_are_killed() -> anyhow::Result<()> {
         return Ok(());
     };
     kill_in_turn(&mut trial, workers, rounds).await?;
-    let seen = trial.finish().await?;
+    let seen = trial.finish_within(RECOVERED - BETWEEN_KILLS).await?;
     let lost = count(&seen.cluster, LOST).await?;
     ensure!(
         lost == 0,

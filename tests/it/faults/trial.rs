@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tasker_tests::{Cluster, Rules, Tool, until};
 
 use super::ledger::{self, Executions};
-use super::load::{BATCHES, Done, GRAPHS, Load};
+use super::load::{Done, Load};
 use super::results;
 
 /// For members of stopped batches and epochs of the bus to be worked off.
@@ -118,13 +118,12 @@ impl Trial {
         }
     }
 
-    /// Waits until as many workflows of each sort have ended as are under way at a time: what the fault
-    /// has held up is among them, or has made place for others.
+    /// Waits until every workflow has ended that is under way, so that nothing is left that was held up.
     pub(super) async fn until_work_goes_on(&self, limit: Duration) -> anyhow::Result<()> {
-        let before = self.load.counts();
+        let before = self.load.by_lane();
         until("work goes on", limit, async || {
-            let now = self.load.counts();
-            Ok(now.0 >= before.0 + BATCHES && now.1 >= before.1 + GRAPHS)
+            let now = self.load.by_lane();
+            Ok(before.iter().zip(now).all(|(before, now)| now > *before))
         })
         .await
     }
@@ -173,6 +172,17 @@ impl Trial {
         executions.check()?;
         ensure!(done.batches > 0 && done.graphs > 0, "the load was none");
         Ok(Seen { executions, done, cluster: self.cluster })
+    }
+
+    /// The same; and all work must have ended so soon after the end of the fault, which is now.
+    pub(super) async fn finish_within(self, limit: Duration) -> anyhow::Result<Seen> {
+        let seen = self.finish().await?;
+        let took = seen.done.recovery;
+        ensure!(
+            took <= limit,
+            "the last work ended {took:?} after the fault, {limit:?} is the limit"
+        );
+        Ok(seen)
     }
 }
 
