@@ -302,7 +302,7 @@ impl State {
     fn is_named(&self, worker: u8) -> bool {
         !self.late.is_empty()
             || self.rows.existing().any(
-                |(_, step)| matches!(step.lease, Lease::Of(w) if w == worker || w + 1 == worker),
+                |(_, step)| matches!(step.lease, Lease::Of(w) if w == worker || worker.checked_sub(1) == Some(w)),
             )
     }
 

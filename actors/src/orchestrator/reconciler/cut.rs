@@ -24,7 +24,7 @@ const GRACE: Duration = Duration::from_millis(500);
 pub(super) struct Cut {
     /// The connection.
     epoch: u64,
-    /// None once it has been found out which of them are lost.
+    /// Empty once it has been found out which of them are lost.
     steps: HashSet<StepId>,
     /// Those that are not lost are in the stream up to here; `None` if it is not known.
     upto: Option<u64>,
@@ -62,16 +62,16 @@ pub(super) async fn check(
     node: &Node,
     queue: &Dispatched,
     (epoch, load): (u64, &ConsumerLoad),
-    before: Option<Cut>,
-) -> Result<Option<Cut>, StoreError> {
-    if !node.acks_were_lost() || guard_is_off(Guard::Reconciler) {
-        return Ok(None);
+    cuts: &mut Cuts,
+) -> Result<(), StoreError> {
+    let is_now = node.bus.connection().borrow().epoch == epoch;
+    if !is_now || !node.acks_were_lost() || guard_is_off(Guard::Reconciler) {
+        return Ok(());
     }
-    if node.bus.connection().borrow().epoch != epoch {
-        return Ok(before);
-    }
-    let Some(mut cut) = before.filter(|cut| cut.epoch == epoch) else {
-        return begin(node, queue, load, epoch).await;
+    let key = (queue.namespace.clone(), queue.queue.clone());
+    let Some(cut) = cuts.get_mut(&key).filter(|cut| cut.epoch == epoch) else {
+        cuts.extend(begin(node, queue, load, epoch).await?.map(|cut| (key, cut)));
+        return Ok(());
     };
     let now = Instant::now();
     cut.note(load, now);
@@ -82,7 +82,7 @@ pub(super) async fn check(
         queues::send_again(node, queue, &lost).await?;
         cut.steps.clear();
     }
-    Ok(Some(cut))
+    Ok(())
 }
 
 async fn begin(
@@ -91,13 +91,11 @@ async fn begin(
     load: &ConsumerLoad,
     epoch: u64,
 ) -> Result<Option<Cut>, StoreError> {
-    // The messages of these are in the stream before its end is asked for, or nowhere.
+    // The messages of these are in the stream before its end is asked for, or nowhere. What the consumer has
+    // said is older than both: only the next look tells whether they wait.
     let steps = unheld(node, queue).await?;
     let Ok(Some(stream)) = node.bus.stream_epoch().await else { return Ok(None) };
-    let mut cut = Cut::new(epoch, steps, load, stream.last_sequence);
-    // What it says is older, and has delivered no more.
-    cut.note(load, Instant::now());
-    Ok(Some(cut))
+    Ok(Some(Cut::new(epoch, steps, load, stream.last_sequence)))
 }
 
 async fn unheld(node: &Node, queue: &Dispatched) -> Result<HashSet<StepId>, StoreError> {
@@ -133,7 +131,6 @@ mod tests {
             said.iter().map(|(pending, delivered)| load(*pending, *delivered)).enumerate();
         let (_, first) = loads.next()?;
         let mut cut = Cut::new(2, HashSet::new(), &first, last_sequence);
-        cut.note(&first, begun);
         loads
             .find(|(second, load)| {
                 let now = begun + Duration::from_secs(*second as u64);
@@ -145,8 +142,9 @@ mod tests {
 
     #[test]
     fn what_was_delivered_is_held_two_signs_of_life_later() {
-        // Nothing waits when the connection is made.
-        assert_eq!(named_after(70, &[(0, 70), (9, 70), (9, 80), (9, 90), (9, 90)]), Some(3));
+        // Nothing waited before it was looked which steps there are; whether these wait says the next look.
+        assert_eq!(named_after(70, &[(0, 70), (9, 70), (9, 80), (9, 90), (9, 90)]), Some(4));
+        assert_eq!(named_after(75, &[(0, 70), (9, 70), (9, 70), (9, 75), (9, 90)]), None);
         // What waited then has been delivered after two seconds, whatever waits since.
         let said = [(20, 50), (30, 60), (30, 70), (30, 80), (30, 90), (30, 99), (30, 99)];
         assert_eq!(named_after(70, &said), Some(5));

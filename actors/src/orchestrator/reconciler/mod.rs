@@ -19,8 +19,10 @@ pub(crate) struct ReconcilerActor;
 
 /// What the actor is told.
 pub(crate) enum ReconcilerMessage {
-    /// Compare now.
+    /// Compare now, unless a comparison is under way.
     Check,
+    /// There is a new connection: compare now, or once more after the comparison that is under way.
+    Connected,
     /// A comparison has ended.
     Checked(Box<Suspicions>),
 }
@@ -39,6 +41,7 @@ pub(crate) struct ReconcilerState {
     links: Links,
     suspicions: Suspicions,
     checking: bool,
+    check_again: bool,
     /// Tells of connections, each of which is looked at at once.
     listener: Loops,
 }
@@ -55,10 +58,12 @@ impl Actor for ReconcilerActor {
     ) -> Result<ReconcilerState, ActorProcessingErr> {
         myself.send_interval(node.settings.reconciler.interval(), || ReconcilerMessage::Check);
         let mut listener = Loops::default();
-        let told = tell_of_connections(node.bus.connection(), myself, || ReconcilerMessage::Check);
+        let told =
+            tell_of_connections(node.bus.connection(), myself, || ReconcilerMessage::Connected);
         listener.spawn("reconciler.connection", told);
         let suspicions = Suspicions::default();
-        Ok(ReconcilerState { node, links, suspicions, checking: false, listener })
+        let (checking, check_again) = (false, false);
+        Ok(ReconcilerState { node, links, suspicions, checking, check_again, listener })
     }
 
     async fn handle(
@@ -80,9 +85,16 @@ impl Actor for ReconcilerActor {
                 run_detached(&myself, work, || ReconcilerMessage::Checked(Box::default()));
             }
             ReconcilerMessage::Check => {}
+            ReconcilerMessage::Connected => {
+                state.check_again = state.checking;
+                myself.cast(ReconcilerMessage::Check)?;
+            }
             ReconcilerMessage::Checked(suspicions) => {
                 state.checking = false;
                 state.suspicions = *suspicions;
+                if std::mem::take(&mut state.check_again) {
+                    myself.cast(ReconcilerMessage::Check)?;
+                }
             }
         }
         Ok(())
@@ -101,10 +113,9 @@ async fn check(node: &Node, links: &Links, before: Suspicions) -> Suspicions {
             return before;
         }
     };
-    let mut after = Suspicions { stream: Some(stream), ..before.clone() };
-    match queues::check(node, before.queues).await {
-        Ok(queues) => after.queues = queues,
-        Err(error) => tracing::warn!(%error, "rows could not be compared with the bus"),
+    let mut after = Suspicions { stream: Some(stream), ..before };
+    if let Err(error) = queues::check(node, &mut after.queues).await {
+        tracing::warn!(%error, "rows could not be compared with the bus");
     }
     after
 }

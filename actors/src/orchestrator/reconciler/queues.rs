@@ -30,24 +30,25 @@ pub(super) struct Suspicion {
     steps: HashSet<StepId>,
 }
 
-/// Compares the rows of each queue with what its consumer knows of.
-pub(super) async fn check(node: &Node, mut before: Suspected) -> Result<Suspected, StoreError> {
-    let mut after = Suspected::default();
+/// Compares the rows of each queue with what its consumer knows of. After an error, what was suspected before
+/// still is.
+pub(super) async fn check(node: &Node, suspected: &mut Suspected) -> Result<(), StoreError> {
+    let (mut missing, mut standing) = (HashMap::new(), Standing::new());
+    if !node.acks_were_lost() {
+        suspected.cuts.clear();
+    }
     for queue in node.store.count_dispatched().await? {
         let key = (queue.namespace.clone(), queue.queue.clone());
         let epoch = node.bus.connection().borrow().epoch;
         let load = node.bus.consumer_load(&queue.namespace, &queue.queue).await;
         let on_bus = match load {
             Ok(Some(load)) => {
-                let stand = before.standing.remove(&key);
-                if is_stalled(node, &key, &load, stand, &mut after.standing).await? {
+                let stand = suspected.standing.get(&key).copied();
+                if is_stalled(node, &key, &load, stand, &mut standing).await? {
                     make_anew(node, &key).await;
                     continue;
                 }
-                let cut = before.cuts.remove(&key);
-                if let Some(cut) = cut::check(node, &queue, (epoch, &load), cut).await? {
-                    after.cuts.insert(key.clone(), cut);
-                }
+                cut::check(node, &queue, (epoch, &load), &mut suspected.cuts).await?;
                 load.pending + load.ack_pending
             }
             Ok(None) => {
@@ -57,11 +58,13 @@ pub(super) async fn check(node: &Node, mut before: Suspected) -> Result<Suspecte
             // Whoever cannot ask does not suspect.
             Err(_) => continue,
         };
-        if let Some(suspicion) = compare(node, &queue, on_bus, before.missing.get(&key)).await? {
-            after.missing.insert(key, suspicion);
+        let before = suspected.missing.get(&key);
+        if let Some(suspicion) = compare(node, &queue, on_bus, before).await? {
+            missing.insert(key, suspicion);
         }
     }
-    Ok(after)
+    (suspected.missing, suspected.standing) = (missing, standing);
+    Ok(())
 }
 
 /// Steps wait on a queue that the bus does not have: nobody could pull them.
