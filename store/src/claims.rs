@@ -77,16 +77,17 @@ impl Store {
         .await?;
         let mut granted = Granted::default();
         let mut run = Vec::new();
-        // Taken out by the first claim of a step: a request that names it twice may run it once.
-        let mut rows: HashMap<Uuid, _> = rows.into_iter().map(|row| (row.id, row)).collect();
-        let mut seen: HashSet<Uuid> = HashSet::new();
+        let rows: HashMap<Uuid, _> = rows.into_iter().map(|row| (row.id, row)).collect();
+        // A request that names a step twice may run it once; an earlier dispatch in front of the one that
+        // counts does not stand in its way.
+        let mut settled: HashSet<Uuid> = HashSet::new();
         for claim in claims {
             let id = claim.step_id.as_uuid();
-            if !seen.insert(id) {
+            if settled.contains(&id) {
                 granted.verdicts.push(ClaimVerdict::Held);
                 continue;
             }
-            let Some(row) = rows.remove(&id) else {
+            let Some(row) = rows.get(&id) else {
                 granted.verdicts.push(ClaimVerdict::Drop(tasker_messages::DropReason::Unknown));
                 continue;
             };
@@ -106,6 +107,9 @@ impl Store {
             };
             let decision = decide_claim(claim, &facts);
             granted.verdicts.push(decision.verdict());
+            if matches!(decision, ClaimDecision::Run { .. } | ClaimDecision::Poison { .. }) {
+                settled.insert(id);
+            }
             match decision {
                 ClaimDecision::Run { attempt, tries } => {
                     run.push((claim.step_id.as_uuid(), attempt as i32, tries as i32));

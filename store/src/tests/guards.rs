@@ -64,6 +64,25 @@ async fn a_claim_that_comes_again_is_granted_once(pool: PgPool) {
     assert_eq!(claim_all(&[claim]).await.poisoned.len(), 1, "it has vanished a second time");
 }
 
+/// Messages of two dispatches of a step come together when a consumer is made anew.
+#[sqlx::test]
+async fn an_earlier_dispatch_does_not_stand_in_the_way_of_the_one_that_counts(pool: PgPool) {
+    let world = World::new(pool).await;
+    let (_, batch) = world.expand(1).await;
+    let step_id = batch.member(0);
+    let first = [Claim { step_id, dispatch_seq: 1, redelivered: false, begun: None }];
+    world.store.claim_steps(&ns(), world.worker, &first, 60_000, None).await.expect("decided");
+    let back = [ReleasedStep { step_id, attempt: 2, dispatch_seq: 1, unstarted: true }];
+    let sent = world.store.release_steps(&ns(), world.worker, &back).await.expect("decided");
+    assert_eq!(sent, [step_id]);
+    let claims = [1, 2, 2, 1].map(|dispatch_seq| Claim { dispatch_seq, ..first[0] });
+    let granted = world.store.claim_steps(&ns(), world.worker, &claims, 60_000, None).await;
+    let superseded = ClaimVerdict::Drop(tasker_messages::DropReason::Superseded);
+    let run = ClaimVerdict::Run { attempt: 3, tries: 0 };
+    let expect = [superseded, run, ClaimVerdict::Held, ClaimVerdict::Held];
+    assert_eq!(granted.expect("decided").verdicts, expect);
+}
+
 /// A worker that drains gives back a step whose claim was granted while it asked: it is taken from that
 /// worker, and from nobody else.
 #[sqlx::test]
