@@ -156,6 +156,9 @@ const ACCIDENTS: [&str; 4] = [
     "STREAM.DELETE.TASKER_CONTROL",
 ];
 
+/// How soon after an accident all work must have ended.
+const HEALED: Duration = Duration::from_secs(30);
+
 #[tokio::test]
 async fn f10_streams_are_purged_and_deleted() -> anyhow::Result<()> {
     let rounds = Rounds { few: 4, all: 20, at_a_time: 20 };
@@ -170,7 +173,7 @@ async fn f10_streams_are_purged_and_deleted() -> anyhow::Result<()> {
         trial.hit(1);
         trial.until_work_is_done(8).await?;
     }
-    trial.finish().await?;
+    trial.finish_within(HEALED).await?;
     Ok(())
 }
 
@@ -183,7 +186,7 @@ async fn f10_consumers_are_deleted() -> anyhow::Result<()> {
     for _ in 0..rounds {
         delete_consumers(&mut trial).await?;
     }
-    trial.finish().await?;
+    trial.finish_within(HEALED).await?;
     Ok(())
 }
 
