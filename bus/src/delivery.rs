@@ -88,6 +88,11 @@ pub struct AckHandle {
 }
 
 impl AckHandle {
+    /// The handle of the delivery whose messages go to this subject.
+    pub fn of_reply(bus: &Bus, reply: &str) -> Self {
+        Self { bus: bus.clone(), reply: reply.into() }
+    }
+
     /// The message is done with; a work queue forgets it.
     pub async fn ack(&self) {
         self.send(Bytes::from_static(b"+ACK")).await;

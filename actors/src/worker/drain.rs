@@ -175,15 +175,10 @@ impl Core {
             dispatch_seq: step.dispatch_seq,
             unstarted: step.is_unstarted(),
         });
-        let released = self.give_back_steps(namespace, released.collect()).await;
-        // What was not taken back needs its message, unless it has ended: then a claim says so.
-        let given = steps.iter().filter(|step| released.contains(&step.step_id));
-        for ack in given.filter_map(|step| step.ack.as_ref()) {
-            ack.ack().await;
-        }
+        self.give_back_steps(namespace, released.collect()).await;
     }
 
-    /// Gives steps back, and answers with those that were taken.
+    /// Gives steps back, and answers with those that were taken. Their messages are acknowledged.
     pub(crate) async fn give_back_steps(
         &self,
         namespace: &Namespace,
@@ -191,7 +186,9 @@ impl Core {
     ) -> HashSet<StepId> {
         let request = ReleaseRequest { worker: self.id, steps };
         let taken = self.ask_to_take_back(namespace, &request).await;
-        self.held.giving_back.end(&request.steps);
+        for ack in self.held.giving_back.end(&request.steps, &taken) {
+            ack.ack().await;
+        }
         taken
     }
 

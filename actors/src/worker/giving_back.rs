@@ -1,65 +1,151 @@
 //! Steps that are being given back.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use tasker_bus::AckHandle;
 use tasker_messages::{ReleasedStep, StepId};
+
+/// One dispatch that is being given back.
+struct Dispatch {
+    seq: u32,
+    /// Its message, which nobody else is to get meanwhile; none if it was handed over.
+    ack: Option<AckHandle>,
+}
 
 /// Steps that orchestrators were asked to take back, until they have answered, by dispatch. A worker that
 /// claims one of them meanwhile may be granted the attempt that it gives back, since it seems to have asked
-/// before, and another worker gets it as well.
+/// before, and another worker gets it as well. Their messages are kept until then: one that came to
+/// another worker would be charged, although nobody vanished.
 #[derive(Default)]
 pub(crate) struct GivingBack {
-    steps: Mutex<HashMap<StepId, u32>>,
+    steps: Mutex<HashMap<StepId, Vec<Dispatch>>>,
 }
 
 impl GivingBack {
-    fn steps(&self) -> MutexGuard<'_, HashMap<StepId, u32>> {
+    fn steps(&self) -> MutexGuard<'_, HashMap<StepId, Vec<Dispatch>>> {
         self.steps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn begin(&self, steps: impl Iterator<Item = (StepId, u32)>) {
-        self.steps().extend(steps);
+    /// These are to be given back: step, dispatch and message of each.
+    pub(crate) fn begin(&self, steps: impl Iterator<Item = (StepId, u32, Option<AckHandle>)>) {
+        let mut known = self.steps();
+        for (step, seq, ack) in steps {
+            known.entry(step).or_default().push(Dispatch { seq, ack });
+        }
     }
 
-    pub(crate) fn end(&self, steps: &[ReleasedStep]) {
+    /// They have been answered. Gives the messages of those that were taken back, which have others now;
+    /// what was not taken back needs its message, unless it has ended: then a claim says so.
+    pub(crate) fn end(&self, steps: &[ReleasedStep], taken: &HashSet<StepId>) -> Vec<AckHandle> {
         let mut known = self.steps();
+        let mut needless = Vec::new();
         for step in steps {
+            let Some(dispatches) = known.get_mut(&step.step_id) else { continue };
             // The next dispatch of it may be given back already.
-            if known.get(&step.step_id).is_some_and(|seq| *seq <= step.dispatch_seq) {
+            let ended = dispatches.extract_if(.., |dispatch| dispatch.seq <= step.dispatch_seq);
+            let acks = ended.filter_map(|dispatch| dispatch.ack);
+            let acks: Vec<AckHandle> = acks.filter(|_| taken.contains(&step.step_id)).collect();
+            needless.extend(acks);
+            if dispatches.is_empty() {
                 known.remove(&step.step_id);
+            }
+        }
+        needless
+    }
+
+    /// Keeps a message that brings what is being given back, and gives one that is not needed any more, if
+    /// any; `Err` gives back the message of a step that is not. What was dispatched later was taken back
+    /// before.
+    pub(crate) fn keep(
+        &self,
+        step: StepId,
+        dispatch_seq: u32,
+        ack: AckHandle,
+    ) -> Result<Option<AckHandle>, AckHandle> {
+        let mut known = self.steps();
+        let dispatches = known.get_mut(&step).into_iter().flatten();
+        let later = dispatches.filter(|dispatch| dispatch.seq >= dispatch_seq);
+        match later.min_by_key(|dispatch| dispatch.seq) {
+            None => Err(ack),
+            Some(of) if of.seq > dispatch_seq => Ok(Some(ack)),
+            Some(of) => {
+                let again = of.ack.as_ref().is_some_and(|kept| kept.is_same_message(&ack));
+                Ok(of.ack.replace(ack).filter(|_| !again))
             }
         }
     }
 
-    /// Whether a message brings what is being given back. What was dispatched later was taken back before.
-    pub(crate) fn has(&self, step: StepId, dispatch_seq: u32) -> bool {
-        self.steps().get(&step).is_some_and(|seq| dispatch_seq <= *seq)
+    /// Messages whose time is to start anew.
+    pub(crate) fn to_extend(&self) -> Vec<AckHandle> {
+        let known = self.steps();
+        known.values().flatten().filter_map(|dispatch| dispatch.ack.clone()).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tasker_bus::Bus;
     use uuid::Uuid;
 
+    use super::super::fixture;
     use super::*;
 
-    #[test]
-    fn a_step_is_given_back_until_the_last_answer() {
-        let giving_back = GivingBack::default();
-        let [one, other] = [1, 2].map(|n| StepId::from_uuid(Uuid::from_u128(n)));
-        let of = |dispatch_seq| {
-            let released = ReleasedStep { step_id: one, attempt: 1, dispatch_seq, unstarted: true };
-            [released]
-        };
-        giving_back.begin([(one, 3)].into_iter());
-        assert!(giving_back.has(one, 3) && giving_back.has(one, 2), "what was superseded as well");
-        assert!(!giving_back.has(one, 4) && !giving_back.has(other, 3));
+    fn step(n: u128) -> StepId {
+        StepId::from_uuid(Uuid::from_u128(n))
+    }
+
+    fn released(step_id: StepId, dispatch_seq: u32) -> [ReleasedStep; 1] {
+        [ReleasedStep { step_id, attempt: 1, dispatch_seq, unstarted: true }]
+    }
+
+    /// A delivery of the message that stands there in the stream.
+    fn message(bus: &Bus, sequence: u64, delivered: u64) -> AckHandle {
+        AckHandle::of_reply(bus, &format!("$JS.ACK.work.durable.{delivered}.{sequence}.1.1.0"))
+    }
+
+    fn names(acks: impl IntoIterator<Item = AckHandle>) -> Vec<String> {
+        acks.into_iter().map(|ack| format!("{ack:?}")).collect()
+    }
+
+    #[tokio::test]
+    async fn a_step_is_given_back_until_the_last_answer() {
+        let bus = &fixture::core(|_| {}).await.bus;
+        let (giving_back, one) = (GivingBack::default(), step(1));
+        let taken = HashSet::from([one]);
+        let has = |of, seq| giving_back.keep(of, seq, message(bus, 7, 1)).is_ok();
+        giving_back.begin([(one, 3, None)].into_iter());
+        assert!(has(one, 3) && has(one, 2), "what was superseded as well");
+        assert!(!has(one, 4) && !has(step(2), 3));
         // It was taken back, has come here again, and is given back once more.
-        giving_back.begin([(one, 4)].into_iter());
-        giving_back.end(&of(3));
-        assert!(giving_back.has(one, 4));
-        giving_back.end(&of(4));
-        assert!(!giving_back.has(one, 3) && giving_back.steps().is_empty());
+        giving_back.begin([(one, 4, None)].into_iter());
+        assert_eq!(giving_back.end(&released(one, 3), &taken).len(), 1);
+        assert!(has(one, 4) && has(one, 3));
+        giving_back.end(&released(one, 4), &taken);
+        assert!(!has(one, 3) && giving_back.steps().is_empty());
+    }
+
+    #[tokio::test]
+    async fn messages_are_kept_until_the_answer() {
+        let bus = &fixture::core(|_| {}).await.bus;
+        let (giving_back, one, two) = (GivingBack::default(), step(1), step(2));
+        let [first, again, copy] = [(7, 1), (7, 2), (8, 1)].map(|(at, n)| message(bus, at, n));
+        giving_back.begin([(one, 3, Some(first)), (two, 1, None)].into_iter());
+        let keep = |of, seq, ack: &AckHandle| {
+            names(giving_back.keep(of, seq, ack.clone()).expect("it is given back"))
+        };
+        let of_two = message(bus, 9, 1);
+        assert_eq!(keep(two, 1, &of_two), names([]));
+        assert_eq!(keep(one, 3, &again), names([]), "the same message once more");
+        assert_eq!(keep(one, 3, &copy), names([again]), "nobody would extend two of them");
+        let superseded = message(bus, 6, 1);
+        assert_eq!(keep(one, 2, &superseded), names([superseded]));
+        let mut extended = names(giving_back.to_extend());
+        extended.sort();
+        assert_eq!(extended, names([copy.clone(), of_two]));
+        // What was not taken back keeps its message.
+        let both = [released(one, 3), released(two, 1)].concat();
+        assert_eq!(names(giving_back.end(&both, &HashSet::from([one]))), names([copy]));
+        assert!(giving_back.to_extend().is_empty());
     }
 }

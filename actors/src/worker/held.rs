@@ -56,8 +56,9 @@ impl HeldStep {
         matches!(self.phase, Phase::Waiting | Phase::Starting)
     }
 
-    fn dispatch(&self) -> (StepId, u32) {
-        (self.step_id, self.dispatch_seq)
+    /// What is to be known of it while it is given back.
+    fn given_back(&mut self) -> (StepId, u32, Option<AckHandle>) {
+        (self.step_id, self.dispatch_seq, self.ack.take())
     }
 
     fn dispatched(&self) -> Dispatched {
@@ -109,10 +110,11 @@ impl HeldSteps {
     ) -> Admitted {
         let held = &core.held;
         let mut steps = held.steps();
-        if ack.is_some() && held.giving_back.has(item.step_id, item.dispatch_seq) {
-            // Its message comes back once more, unless it is acknowledged with the first one.
-            return Admitted::Known(None);
-        }
+        let ack = match ack.map(|ack| held.giving_back.keep(item.step_id, item.dispatch_seq, ack)) {
+            Some(Ok(needless)) => return Admitted::Known(needless),
+            Some(Err(ack)) => Some(ack),
+            None => None,
+        };
         let entry = steps.entry(item.step_id);
         let known = match &entry {
             Entry::Occupied(known) => Some(known.get().dispatched()),
@@ -267,7 +269,10 @@ impl HeldSteps {
     pub(crate) fn to_extend(&self, age: Duration) -> Vec<AckHandle> {
         let steps = self.steps();
         let old = steps.values().filter(|step| step.since.elapsed() >= age);
-        old.filter_map(|step| step.ack.clone()).collect()
+        let mut messages: Vec<AckHandle> = old.filter_map(|step| step.ack.clone()).collect();
+        drop(steps);
+        messages.extend(self.giving_back.to_extend());
+        messages
     }
 
     /// Takes over steps whose handlers run for longer than their timeout and `grace`: they block
@@ -306,8 +311,8 @@ impl HeldSteps {
     pub(crate) fn take(&self, phases: &[Phase]) -> Vec<HeldStep> {
         let mut steps = self.steps();
         let taken = steps.extract_if(|_, step| phases.contains(&step.phase));
-        let taken: Vec<HeldStep> = taken.map(|(_, step)| step).collect();
-        self.giving_back.begin(taken.iter().map(HeldStep::dispatch));
+        let mut taken: Vec<HeldStep> = taken.map(|(_, step)| step).collect();
+        self.giving_back.begin(taken.iter_mut().map(HeldStep::given_back));
         let empty = steps.is_empty();
         drop(steps);
         if empty {
@@ -334,8 +339,8 @@ impl HeldSteps {
         serials.sort_unstable();
         let first = serials[may_wait];
         let surplus = steps.extract_if(|_, step| old(step) && step.serial >= first);
-        let surplus: Vec<HeldStep> = surplus.map(|(_, step)| step).collect();
-        self.giving_back.begin(surplus.iter().map(HeldStep::dispatch));
+        let mut surplus: Vec<HeldStep> = surplus.map(|(_, step)| step).collect();
+        self.giving_back.begin(surplus.iter_mut().map(HeldStep::given_back));
         surplus
     }
 

@@ -301,7 +301,7 @@ async fn go_on(core: &Arc<Core>, report: &Report, next: Vec<NextStep>, mut slots
         }
     }
     if !refused.is_empty() {
-        let dispatches = refused.iter().map(|step| (step.step_id, step.dispatch_seq));
+        let dispatches = refused.iter().map(|step| (step.step_id, step.dispatch_seq, None));
         core.held.giving_back.begin(dispatches);
         core.give_back_steps(&report.namespace, refused).await;
     }

@@ -3,8 +3,8 @@
 
 use crate::mutant::Mutant as M;
 use crate::scenario::Fault::{
-    Abandoned, Drain, Drop, Duplicate, Expiry, Hasty, Late, Loss, Restart, SlowLease, StoreLoss,
-    Surplus, WorkerCrash,
+    Abandoned, Drain, Drop, Duplicate, Expiry, Hasty, Late, Loss, NewConsumer, Restart, SlowLease,
+    StoreLoss, Surplus, WorkerCrash,
 };
 use crate::scenario::Scenario;
 use crate::scenarios;
@@ -46,6 +46,7 @@ fn what_is_mended_holds() {
         (M::LateClaim, with(scenarios::batch_twice(), 2, &[WorkerCrash, Late]), CHARGED),
         (M::BegunAgain, pair(2, &[Abandoned, Restart]), TWICE),
         (M::ClaimedWhileGivenBack, waiting(2, &[Surplus, Expiry]), TWICE),
+        (M::LeftWhileGivenBack, waiting(3, &[Surplus, Hasty, NewConsumer]), CHARGED),
         (M::CopyCharged, chain(2, &[Hasty, Duplicate]), CHARGED),
         (M::HeldCopyCharged, chain(2, &[Hasty, Drain]), CHARGED),
         (M::UnstartedAgain, handed, TWICE),

@@ -24,7 +24,10 @@ impl State {
             Action::Finish { worker, hold, ending } => {
                 self.finish(scenario, worker, hold, ending, watch);
             }
-            Action::Abandon { worker, hold } => self.abandon(worker, hold, watch),
+            Action::Abandon { worker, hold } => {
+                self.abandon(worker, hold, watch);
+                self.end_drained(scenario, worker);
+            }
             Action::GiveBack { worker, hold } => {
                 let hold = self.hold(worker, hold);
                 hold.asked_seq = hold.seq;
@@ -68,12 +71,17 @@ impl State {
         message.out = true;
         let message = *message;
         let w = &mut self.workers[usize::from(worker)];
-        let is_given_back = |hold: &Hold| {
-            hold.is_releasing() && hold.slot == message.slot && hold.asked_seq >= message.seq
-        };
-        if w.holds.iter().any(is_given_back) && !scenario.is(Mutant::ClaimedWhileGivenBack) {
-            // Its time runs out once more.
-            return watch.reach("delivery: of a step that is given back");
+        if let Some(of) = w.given_back(&message)
+            && !scenario.is(Mutant::ClaimedWhileGivenBack)
+        {
+            watch.reach("delivery: of a step that is given back");
+            let needless = match of.asked_seq > message.seq {
+                true => Some(key),
+                // Its time runs out once more.
+                false if scenario.is(Mutant::LeftWhileGivenBack) => None,
+                false => of.ack.replace(key).filter(|kept| *kept != key),
+            };
+            return needless.into_iter().for_each(|key| self.acknowledge(key, false, watch));
         }
         let again = redelivered && !scenario.is(Mutant::NoClaimOnRedelivery);
         let old = w.doubts && old && !scenario.is(Mutant::NoClaimAfterRestart);
@@ -227,6 +235,11 @@ impl State {
         if let Some(next) = next {
             self.go_on(scenario, worker, next, watch);
         }
+        self.end_drained(scenario, worker);
+    }
+
+    /// A worker that was told to end does so when it holds nothing any more.
+    fn end_drained(&mut self, scenario: &Scenario, worker: u8) {
         let w = &self.workers[usize::from(worker)];
         if w.drains && w.holds.is_empty() {
             self.replace_worker(scenario, worker);

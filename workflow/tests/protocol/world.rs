@@ -4,7 +4,7 @@ use std::hash::{Hash, Hasher};
 
 use tasker_messages::Verdict;
 
-use crate::bus::{Bus, Key};
+use crate::bus::{Bus, Key, Message};
 use crate::fingerprint::Fingerprint;
 use crate::rows::{Asked, Lease, Released, Report, Rows};
 use crate::scenario::{Budget, Ending, Scenario};
@@ -120,6 +120,14 @@ impl Worker {
             Phase::Claiming { .. } | Phase::Waiting | Phase::Running => true,
         };
         self.holds.iter().filter(seated).count()
+    }
+
+    /// What it is giving back that a message brings again (`worker/giving_back.rs`).
+    pub(crate) fn given_back(&mut self, message: &Message) -> Option<&mut Hold> {
+        let brings = |hold: &&mut Hold| {
+            hold.is_releasing() && hold.slot == message.slot && hold.asked_seq >= message.seq
+        };
+        self.holds.iter_mut().filter(brings).min_by_key(|hold| hold.asked_seq)
     }
 
     /// Where it holds a step. What is given back is not held any more.
