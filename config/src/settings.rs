@@ -221,6 +221,9 @@ pub struct Dispatch {
     /// Members of one batch that are published in a row before the next batch has its turn, at least, or
     /// all of it that wait.
     pub quantum: u32,
+    /// Most members of a batch that one message brings while members of the queue are quick; 1 is none but
+    /// its own.
+    pub bundle_max: u32,
     /// Shared parts up to this size travel with a step that is not a member / that is one.
     pub inline_shared_bytes: usize,
     /// Shared parts up to this size travel with a step that is not a member / that is one.

@@ -45,6 +45,9 @@ struct Input {
     /// How long each member sleeps, beside what its number says.
     #[serde(default)]
     slow_ms: u64,
+    /// Whether nothing sleeps, so that members come in bundles.
+    #[serde(default)]
+    quick: bool,
 }
 
 /// Writes down that an attempt has begun: one line, in a file of this process.
@@ -63,9 +66,10 @@ fn open() -> Option<File> {
 }
 
 /// Does what the number says.
-async fn behave(number: u64, tries: u32) -> Result<(), StepError> {
+async fn behave(number: u64, tries: u32, quick: bool) -> Result<(), StepError> {
     match number % 100 {
         0..60 => {}
+        60..90 if quick => {}
         class @ 60..90 => tokio::time::sleep(Duration::from_millis(5 + (class - 60) * 3 / 2)).await,
         90..98 if tries == 0 => return Err(StepError::retryable(ON_PURPOSE, "fails once")),
         90..98 => {}
@@ -99,7 +103,7 @@ impl StepHandler for Work {
         if input.slow_ms > 0 {
             tokio::time::sleep(Duration::from_millis(input.slow_ms)).await;
         }
-        behave(input.seed.wrapping_add(value), ctx.tries()).await?;
+        behave(input.seed.wrapping_add(value), ctx.tries(), input.quick).await?;
         // The attempt, so that a result that is stored as another one's shows.
         Ok(json!({"value": value, "attempt": ctx.attempt()}).into())
     }
@@ -146,9 +150,10 @@ struct Add {
 
 async fn add(ctx: StepContext) -> Result<StepResult, StepError> {
     note(&ctx)?;
-    let (plus, seed) = (ctx.config_as::<Add>()?.plus, ctx.input::<Input>()?.seed);
+    let (plus, input) = (ctx.config_as::<Add>()?.plus, ctx.input::<Input>()?);
+    let seed = input.seed;
     // None of these fails for good.
-    behave(seed.wrapping_add(plus.unwrap_or(0)) % 98, ctx.tries()).await?;
+    behave(seed.wrapping_add(plus.unwrap_or(0)) % 98, ctx.tries(), input.quick).await?;
     let mut value = plus.unwrap_or(seed);
     for (name, result) in ctx.dependency_results().await? {
         match result {

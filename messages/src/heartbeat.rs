@@ -27,6 +27,9 @@ pub struct Heartbeat {
     /// Whether it holds nothing any more either.
     #[serde(default)]
     pub drained: bool,
+    /// Whether it takes messages that bring several members of a batch.
+    #[serde(default)]
+    pub bundles: bool,
 }
 
 /// One queue as a worker sees it.

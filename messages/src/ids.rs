@@ -103,6 +103,12 @@ impl StepId {
         (self.0.as_u128() & ORDINAL_MASK) as u32
     }
 
+    /// The member of the same batch with this ordinal; meaningless for a step that is not a member.
+    pub const fn sibling(self, ordinal: u32) -> Self {
+        let family = self.0.as_u128() & !ORDINAL_MASK;
+        Self(Uuid::from_u128(family | ordinal as u128))
+    }
+
     /// The id without its ordinal: the same for all members of a batch, and another one for each
     /// step that is no member.
     pub const fn family(self) -> u128 {

@@ -93,7 +93,8 @@ pub use view::{
 };
 pub use why::{Reason, ReasonCode, Why};
 pub use work_item::{
-    BatchSummary, DependencyResult, ProcessBatchableStep, SharedStep, SplitWishes, WorkItem,
+    BatchSummary, BundledMember, DependencyResult, ProcessBatchableStep, SharedStep, SplitWishes,
+    WorkItem,
 };
 
 /// Version of the wire protocol, sent in the header [`PROTOCOL_HEADER`] of every message.

@@ -58,6 +58,24 @@ pub struct WorkItem {
     /// Whether its queue has a limit, so that what waits on it need not come soon.
     #[serde(rename = "l", default, skip_serializing_if = "is_false")]
     pub limited: bool,
+    /// Further members of the same batch that the message brings, which are in the same attempt and
+    /// dispatch as this one.
+    #[serde(rename = "b", default, skip_serializing_if = "Vec::is_empty")]
+    pub bundled: Vec<BundledMember>,
+}
+
+/// A member that comes with the message of another one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BundledMember {
+    /// Its place in the batch.
+    #[serde(rename = "p")]
+    pub ordinal: u32,
+    /// Its name.
+    #[serde(rename = "n")]
+    pub name: Arc<str>,
+    /// Its range, as [`WorkItem::cursor`].
+    #[serde(rename = "i", default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<Box<RawValue>>,
 }
 
 fn is_zero(n: &u32) -> bool {
@@ -188,6 +206,23 @@ pub struct ProcessBatchableStep {
 }
 
 impl WorkItem {
+    /// One work item for each step that the message brings, itself first.
+    pub fn unbundle(mut self) -> Vec<WorkItem> {
+        let members = std::mem::take(&mut self.bundled);
+        let of = |member: BundledMember| WorkItem {
+            step_id: self.step_id.sibling(member.ordinal),
+            name: member.name,
+            template_step: Arc::clone(&self.template_step),
+            cursor: member.cursor,
+            shared: self.shared.clone(),
+            bundled: Vec::new(),
+            ..self
+        };
+        let mut items: Vec<WorkItem> = members.into_iter().map(of).collect();
+        items.insert(0, self);
+        items
+    }
+
     /// The member's range, if the step is a member.
     pub fn cursor_config(&self) -> Result<Option<CursorConfig>, serde_json::Error> {
         self.cursor.as_deref().map(|text| serde_json::from_str(text.get())).transpose()

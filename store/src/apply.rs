@@ -11,7 +11,9 @@ use uuid::Uuid;
 use crate::counters::FinishedTask;
 use crate::dispatch::{namespace as stored_namespace, queue as stored_queue};
 use crate::shared::MAX_DEPENDENCY_BYTES;
-use crate::{Applied, FinishedAttempt, KnownResults, ReadyStep, StoreError, UnsettledStep};
+use crate::{
+    Applied, Finished, FinishedAttempt, KnownResults, ReadyStep, StoreError, UnsettledStep,
+};
 
 /// What became of a set.
 #[derive(Default)]
@@ -89,6 +91,7 @@ pub(crate) async fn land(
     let applied = &mut landed.applied;
     let mut touched: HashMap<Uuid, Touched> = HashMap::new();
     let mut is_ended_member = vec![false; set.len()];
+    let slowest = slowest_members(set);
     for row in apply(connection, namespace, set, lease_ms).await? {
         match row.what.as_str() {
             "members" => mark(&mut is_ended_member, &row.places.unwrap_or_default()),
@@ -104,8 +107,14 @@ pub(crate) async fn land(
             }
             "batch" => {
                 let queue = stored_queue(row.queue.as_deref().unwrap_or_default())?;
-                *applied.finished_by_queue.entry(queue).or_default() += row.attempt as u32;
                 let batch = (BatchId::from_uuid(row.id), TaskId::from_uuid(row.task_id));
+                let members = row.attempt as u32;
+                let slowest_member_ms = slowest.get(&batch.0.family()).copied().unwrap_or(0);
+                applied.finished_by_queue.entry(queue).or_default().add(Finished {
+                    steps: members,
+                    members,
+                    slowest_member_ms,
+                });
                 if row.live {
                     applied.limited.push((batch.0, row.number as u32));
                 }
@@ -135,6 +144,16 @@ pub(crate) async fn land(
     }
     applied.results = results_for_children(applied, set, &touched);
     Ok(landed)
+}
+
+/// How long the slowest member of each family took, in milliseconds.
+fn slowest_members(set: &[&FinishedAttempt]) -> HashMap<u128, u32> {
+    let mut slowest: HashMap<u128, u32> = HashMap::new();
+    for attempt in set.iter().filter(|attempt| attempt.kind == StepKind::BatchWorker) {
+        let most = slowest.entry(attempt.step_id.family()).or_default();
+        *most = attempt.execution_ms.max(*most);
+    }
+    slowest
 }
 
 /// Marks places, which are counted from 1.
@@ -301,7 +320,7 @@ fn note_ended(applied: &mut Applied, attempt: &FinishedAttempt, row: &Touched) {
         });
     }
     if let Some(queue) = row.queue.as_deref().and_then(|q| Queue::new(q).ok()) {
-        *applied.finished_by_queue.entry(queue).or_default() += 1;
+        applied.finished_by_queue.entry(queue).or_default().steps += 1;
     }
 }
 

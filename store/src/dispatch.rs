@@ -93,6 +93,19 @@ pub struct MemberRow {
     pub claim_required: bool,
 }
 
+/// Members `[from, upto)` of one batch that are on the bus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SentSpan {
+    /// The batch.
+    pub batch: BatchId,
+    /// The first of them.
+    pub from: u32,
+    /// Behind the last of them.
+    pub upto: u32,
+    /// How many of them one message brings at most; 1 at least.
+    pub bundled: u32,
+}
+
 impl Store {
     /// Reads ready steps that have not been published and have no outcome.
     pub async fn load_ready(&self, ids: &[StepId]) -> Result<Vec<ReadyStep>, StoreError> {
@@ -256,17 +269,18 @@ impl Store {
         Ok(members.collect())
     }
 
-    /// Records that members `[from, upto)` are on the bus, where the batch still stands at `from`
-    /// and this node still publishes it. Returns the batches that were advanced.
+    /// Records that members are on the bus, where the batch still stands where they begin and this node
+    /// still publishes it. Returns the batches that were advanced.
     pub async fn advance_published(
         &self,
-        spans: &[(BatchId, u32, u32)],
+        spans: &[SentSpan],
         node: NodeId,
         lease_ms: u64,
     ) -> Result<Vec<BatchId>, StoreError> {
-        let ids: Vec<Uuid> = spans.iter().map(|s| s.0.as_uuid()).collect();
-        let from: Vec<i32> = spans.iter().map(|s| s.1 as i32).collect();
-        let upto: Vec<i32> = spans.iter().map(|s| s.2 as i32).collect();
+        let ids: Vec<Uuid> = spans.iter().map(|s| s.batch.as_uuid()).collect();
+        let from: Vec<i32> = spans.iter().map(|s| s.from as i32).collect();
+        let upto: Vec<i32> = spans.iter().map(|s| s.upto as i32).collect();
+        let bundled: Vec<i32> = spans.iter().map(|s| s.bundled as i32).collect();
         let advanced = sqlx::query_file_scalar!(
             "queries/dispatch/advance_published.sql",
             &ids,
@@ -274,6 +288,7 @@ impl Store {
             &upto,
             node.as_uuid(),
             lease_ms as f64 / 1000.0,
+            &bundled,
         )
         .fetch_all(&self.hot)
         .await?;

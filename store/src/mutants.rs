@@ -132,8 +132,8 @@ pub(crate) async fn apply(
 
 pub(crate) async fn find_lost(
     store: &Store,
-    ns: &Namespace,
-    queue: &Queue,
+    (ns, queue): (&Namespace, &Queue),
+    batches: Option<Vec<Uuid>>,
     older_than_ms: u64,
     limit: u32,
     sql: String,
@@ -143,6 +143,7 @@ pub(crate) async fn find_lost(
         .bind(queue.as_str())
         .bind(older_than_ms as f64 / 1000.0)
         .bind(i64::from(limit))
+        .bind(batches)
         .fetch_all(&store.hot)
         .await?;
     Ok(Lost { steps: ids.into_iter().map(StepId::from_uuid).collect() })

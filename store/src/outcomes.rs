@@ -76,9 +76,28 @@ pub struct Applied {
     /// Batches with a limit of parallelism of which members have ended, and how many remain.
     pub limited: Vec<(BatchId, u32)>,
     /// Ended steps by queue: so much room there is in the windows.
-    pub finished_by_queue: HashMap<Queue, u32>,
+    pub finished_by_queue: HashMap<Queue, Finished>,
     /// Tasks that have ended.
     pub finished_tasks: Vec<FinishedTask>,
+}
+
+/// Steps of one queue that have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Finished {
+    /// All of them.
+    pub steps: u32,
+    /// Those that are members of batches.
+    pub members: u32,
+    /// How long the slowest of these took, in milliseconds.
+    pub slowest_member_ms: u32,
+}
+
+impl Finished {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.steps += other.steps;
+        self.members += other.members;
+        self.slowest_member_ms = self.slowest_member_ms.max(other.slowest_member_ms);
+    }
 }
 
 /// An ended step that another transaction settles: a batchable one is expanded, any other is a
@@ -106,7 +125,7 @@ impl Applied {
         self.finished_tasks.extend(other.finished_tasks);
         self.next_retry_ms = self.next_retry_ms.into_iter().chain(other.next_retry_ms).min();
         for (queue, n) in other.finished_by_queue {
-            *self.finished_by_queue.entry(queue).or_default() += n;
+            self.finished_by_queue.entry(queue).or_default().add(n);
         }
     }
 

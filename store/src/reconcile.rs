@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sqlx::PgConnection;
-use tasker_messages::{Namespace, NodeId, Queue, Recovery, RecoveryKind, StepId};
+use tasker_messages::{BatchId, Namespace, NodeId, Queue, Recovery, RecoveryKind, StepId};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -21,6 +21,21 @@ pub struct Dispatched {
     pub queue: Queue,
     /// Published, without an outcome.
     pub outstanding: u64,
+    /// The fewest messages that can have brought them.
+    pub messages: u64,
+    /// How many of them one message brings at most.
+    pub bundled: u32,
+}
+
+/// How far a batch is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BundledBatch {
+    /// The batch.
+    pub id: BatchId,
+    /// How many members were published.
+    pub published: u32,
+    /// How many have ended.
+    pub ended: u32,
 }
 
 /// Steps that may have been lost by the bus.
@@ -83,22 +98,52 @@ impl Store {
                     namespace: namespace(&row.namespace)?,
                     queue: queue(&row.queue)?,
                     outstanding: u64::try_from(row.outstanding).unwrap_or(0),
+                    messages: u64::try_from(row.messages).unwrap_or(0),
+                    bundled: row.bundled as u32,
                 })
             })
             .collect()
     }
 
-    /// Published steps of a queue that no worker holds and that have no outcome, oldest first.
-    pub async fn find_lost(
+    /// Open batches of a queue of which a message has brought several members, and members are outstanding.
+    pub async fn bundled_batches(
         &self,
         ns: &Namespace,
         queue: &Queue,
+        limit: u32,
+    ) -> Result<Vec<BundledBatch>, StoreError> {
+        let rows = sqlx::query_file!(
+            "queries/reconcile/bundled_batches.sql",
+            ns.as_str(),
+            queue.as_str(),
+            i64::from(limit),
+        )
+        .fetch_all(&self.hot)
+        .await?;
+        let batches = rows.into_iter().map(|row| BundledBatch {
+            id: BatchId::from_uuid(row.id),
+            published: row.published_upto as u32,
+            ended: row.ended as u32,
+        });
+        Ok(batches.collect())
+    }
+
+    /// Published steps of a queue that no worker holds and that have no outcome, oldest first: members of
+    /// these batches, or all if none are named.
+    pub async fn find_lost(
+        &self,
+        (ns, queue): (&Namespace, &Queue),
+        batches: Option<&[BatchId]>,
         older_than_ms: u64,
         limit: u32,
     ) -> Result<Lost, StoreError> {
+        let batches: Option<Vec<Uuid>> =
+            batches.map(|ids| ids.iter().map(|id| id.as_uuid()).collect());
         #[cfg(feature = "mutants")]
         if let Some(sql) = crate::mutants::FIND_LOST.mutated() {
-            return crate::mutants::find_lost(self, ns, queue, older_than_ms, limit, sql).await;
+            let place = (ns, queue);
+            return crate::mutants::find_lost(self, place, batches, older_than_ms, limit, sql)
+                .await;
         }
         let ids = sqlx::query_file_scalar!(
             "queries/reconcile/find_lost.sql",
@@ -106,6 +151,7 @@ impl Store {
             queue.as_str(),
             older_than_ms as f64 / 1000.0,
             i64::from(limit),
+            batches.as_deref(),
         )
         .fetch_all(&self.hot)
         .await?;

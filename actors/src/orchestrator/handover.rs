@@ -28,7 +28,7 @@ pub(crate) async fn hand_over(node: &Node, applied: &mut Applied) -> HashMap<Ste
         };
         // The child takes its parent's place among the outstanding steps of the queue.
         if let Some(finished) = applied.finished_by_queue.get_mut(&step.queue) {
-            *finished = finished.saturating_sub(1);
+            finished.steps = finished.steps.saturating_sub(1);
         }
         items.insert(parent, work_item(node, &prepared));
     }

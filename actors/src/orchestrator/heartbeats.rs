@@ -38,8 +38,8 @@ pub(crate) struct HeartbeatsState {
     listener: Loops,
 }
 
-/// How many slots each queue has.
-type Slots = HashMap<(Namespace, Queue), u32>;
+/// How many slots each queue has, and whether all of its workers take bundles.
+type Slots = HashMap<(Namespace, Queue), (u32, bool)>;
 
 struct Alive {
     seen: Instant,
@@ -47,6 +47,7 @@ struct Alive {
     /// Whether it drains, and has drained.
     draining: (bool, bool),
     slots: Vec<(Queue, u32)>,
+    bundles: bool,
     callables: Vec<String>,
     resolves: bool,
 }
@@ -133,6 +134,7 @@ impl HeartbeatsState {
             recorded: None,
             draining: (false, false),
             slots: Vec::new(),
+            bundles: false,
             callables: Vec::new(),
             resolves: false,
         });
@@ -148,7 +150,7 @@ impl HeartbeatsState {
             || alive.slots != slots
             || alive.callables != beat.callables;
         let offers_more = alive.slots != slots || alive.callables != beat.callables;
-        (alive.slots, alive.draining) = (slots, draining);
+        (alive.slots, alive.draining, alive.bundles) = (slots, draining, beat.bundles);
         if offers_more {
             alive.callables.clone_from(&beat.callables);
             alive.resolves = beat.resolves;
@@ -184,8 +186,8 @@ impl HeartbeatsState {
     /// dispatch that was started anew knows of none.
     fn tell_slots(&mut self, all: bool) {
         let slots = count_slots(&self.told, &self.workers);
-        for ((namespace, queue), n) in news(&self.told, &slots, all) {
-            self.links.dispatch.cast(DispatchMessage::Slots(namespace, queue, n));
+        for ((namespace, queue), (n, bundles)) in news(&self.told, &slots, all) {
+            self.links.dispatch.cast(DispatchMessage::Slots(namespace, queue, n, bundles));
         }
         self.told = slots;
     }
@@ -193,18 +195,24 @@ impl HeartbeatsState {
 
 /// The slots of each queue. One that was known and that nobody serves any more has none.
 fn count_slots(known: &Slots, workers: &HashMap<(WorkerId, Namespace), Alive>) -> Slots {
-    let mut slots: Slots = known.keys().map(|key| (key.clone(), 0)).collect();
+    let mut slots = Slots::new();
     for ((_, namespace), alive) in workers {
         for (queue, n) in &alive.slots {
-            *slots.entry((namespace.clone(), queue.clone())).or_default() += n;
+            let key = (namespace.clone(), queue.clone());
+            let (sum, bundles) = slots.entry(key).or_insert((0, true));
+            *sum += n;
+            *bundles &= alive.bundles;
         }
+    }
+    for key in known.keys() {
+        slots.entry(key.clone()).or_insert((0, false));
     }
     slots
 }
 
 /// What is to be told: what has changed, or everything.
 fn news(told: &Slots, slots: &Slots, all: bool) -> Slots {
-    let is_new = |(key, n): &(&(Namespace, Queue), &u32)| all || told.get(*key) != Some(*n);
+    let is_new = |(key, n): &(&(Namespace, Queue), &(u32, bool))| all || told.get(*key) != Some(*n);
     slots.iter().filter(is_new).map(|(key, n)| (key.clone(), *n)).collect()
 }
 
@@ -244,13 +252,14 @@ mod tests {
 
     #[test]
     fn dispatch_is_told_what_is_new_and_now_and_then_everything() {
-        let worker = |id: u128, name: &str, slots| {
+        let worker = |id: u128, name: &str, slots, bundles| {
             let queue = Queue::new("default").expect("a name");
             let alive = Alive {
                 seen: Instant::now(),
                 recorded: None,
                 draining: (false, false),
                 slots: vec![(queue, slots)],
+                bundles,
                 callables: Vec::new(),
                 resolves: false,
             };
@@ -259,21 +268,22 @@ mod tests {
         };
         let told = |told: &Slots, workers, all| {
             let slots = count_slots(told, &workers);
-            let mut news: Vec<(String, u32)> = news(told, &slots, all)
+            let mut news: Vec<(String, (u32, bool))> = news(told, &slots, all)
                 .into_iter()
                 .map(|(key, n)| (key.0.to_string(), n))
                 .collect();
             news.sort();
             (news, slots)
         };
-        let row = |name: &str, n| (name.to_owned(), n);
-        let two = HashMap::from([worker(1, "a", 4), worker(2, "a", 8), worker(1, "b", 4)]);
+        let row = |name: &str, n, bundles| (name.to_owned(), (n, bundles));
+        let workers = [worker(1, "a", 4, false), worker(2, "a", 8, true), worker(1, "b", 4, true)];
+        let two = HashMap::from(workers);
         let (first, known) = told(&Slots::new(), two, false);
-        assert_eq!(first, [row("a", 12), row("b", 4)]);
-        let one = || HashMap::from([worker(2, "a", 8)]);
+        assert_eq!(first, [row("a", 12, false), row("b", 4, true)]);
+        let one = || HashMap::from([worker(2, "a", 8, true)]);
         let (changed, known) = told(&known, one(), false);
-        assert_eq!(changed, [row("a", 8), row("b", 0)]);
+        assert_eq!(changed, [row("a", 8, true), row("b", 0, false)]);
         assert_eq!(told(&known, one(), false).0, []);
-        assert_eq!(told(&known, one(), true).0, [row("a", 8), row("b", 0)]);
+        assert_eq!(told(&known, one(), true).0, [row("a", 8, true), row("b", 0, false)]);
     }
 }

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::core::Core;
 use super::held::{Admitted, HeldSteps, Hold};
+use super::ledger::Here;
 use super::place::Place;
 use crate::link::Link;
 
@@ -50,12 +51,13 @@ pub(super) fn item(step: u128) -> WorkItem {
         cursor: None,
         shared: None,
         limited: false,
+        bundled: Vec::new(),
     }
 }
 
 /// A step that the worker holds.
 pub(super) fn hold(core: &Arc<Core>, step: u128) -> Hold {
-    core.ledger.take();
+    core.ledger.take(&Here::default());
     match HeldSteps::admit(core, &place(core), &item(step), None, false) {
         Admitted::New(hold) => hold,
         Admitted::Known(_) => unreachable!("each step is held once"),

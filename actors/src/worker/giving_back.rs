@@ -3,14 +3,15 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tasker_bus::AckHandle;
 use tasker_messages::{ReleasedStep, StepId};
+
+use super::message::Message;
 
 /// One dispatch that is being given back.
 struct Dispatch {
     seq: u32,
     /// Its message, which nobody else is to get meanwhile; none if it was handed over.
-    ack: Option<AckHandle>,
+    ack: Option<Message>,
 }
 
 /// Steps that orchestrators were asked to take back, until they have answered, by dispatch. A worker that
@@ -28,7 +29,7 @@ impl GivingBack {
     }
 
     /// These are to be given back: step, dispatch and message of each.
-    pub(crate) fn begin(&self, steps: impl Iterator<Item = (StepId, u32, Option<AckHandle>)>) {
+    pub(crate) fn begin(&self, steps: impl Iterator<Item = (StepId, u32, Option<Message>)>) {
         let mut known = self.steps();
         for (step, seq, ack) in steps {
             known.entry(step).or_default().push(Dispatch { seq, ack });
@@ -37,7 +38,7 @@ impl GivingBack {
 
     /// They have been answered. Gives the messages of those that were taken back, which have others now;
     /// what was not taken back needs its message, unless it has ended: then a claim says so.
-    pub(crate) fn end(&self, steps: &[ReleasedStep], taken: &HashSet<StepId>) -> Vec<AckHandle> {
+    pub(crate) fn end(&self, steps: &[ReleasedStep], taken: &HashSet<StepId>) -> Vec<Message> {
         let mut known = self.steps();
         let mut needless = Vec::new();
         for step in steps {
@@ -45,7 +46,7 @@ impl GivingBack {
             // The next dispatch of it may be given back already.
             let ended = dispatches.extract_if(.., |dispatch| dispatch.seq <= step.dispatch_seq);
             let acks = ended.filter_map(|dispatch| dispatch.ack);
-            let acks: Vec<AckHandle> = acks.filter(|_| taken.contains(&step.step_id)).collect();
+            let acks: Vec<Message> = acks.filter(|_| taken.contains(&step.step_id)).collect();
             needless.extend(acks);
             if dispatches.is_empty() {
                 known.remove(&step.step_id);
@@ -61,8 +62,8 @@ impl GivingBack {
         &self,
         step: StepId,
         dispatch_seq: u32,
-        ack: AckHandle,
-    ) -> Result<Option<AckHandle>, AckHandle> {
+        ack: Message,
+    ) -> Result<Option<Message>, Message> {
         let mut known = self.steps();
         let dispatches = known.get_mut(&step).into_iter().flatten();
         let later = dispatches.filter(|dispatch| dispatch.seq >= dispatch_seq);
@@ -70,22 +71,22 @@ impl GivingBack {
             None => Err(ack),
             Some(of) if of.seq > dispatch_seq => Ok(Some(ack)),
             Some(of) => {
-                let again = of.ack.as_ref().is_some_and(|kept| kept.is_same_message(&ack));
+                let again = of.ack.as_ref().is_some_and(|kept| kept.is_same(&ack));
                 Ok(of.ack.replace(ack).filter(|_| !again))
             }
         }
     }
 
-    /// Messages whose time is to start anew.
-    pub(crate) fn to_extend(&self) -> Vec<AckHandle> {
+    /// Looks at the messages that are kept.
+    pub(crate) fn each_message(&self, look: impl FnMut(&Message)) {
         let known = self.steps();
-        known.values().flatten().filter_map(|dispatch| dispatch.ack.clone()).collect()
+        known.values().flatten().filter_map(|dispatch| dispatch.ack.as_ref()).for_each(look);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tasker_bus::Bus;
+    use tasker_bus::{AckHandle, Bus};
     use uuid::Uuid;
 
     use super::super::fixture;
@@ -100,11 +101,12 @@ mod tests {
     }
 
     /// A delivery of the message that stands there in the stream.
-    fn message(bus: &Bus, sequence: u64, delivered: u64) -> AckHandle {
-        AckHandle::of_reply(bus, &format!("$JS.ACK.work.durable.{delivered}.{sequence}.1.1.0"))
+    fn message(bus: &Bus, sequence: u64, delivered: u64) -> Message {
+        let reply = format!("$JS.ACK.work.durable.{delivered}.{sequence}.1.1.0");
+        Message::split(AckHandle::of_reply(bus, &reply), 1).remove(0)
     }
 
-    fn names(acks: impl IntoIterator<Item = AckHandle>) -> Vec<String> {
+    fn names(acks: impl IntoIterator<Item = Message>) -> Vec<String> {
         acks.into_iter().map(|ack| format!("{ack:?}")).collect()
     }
 
@@ -129,23 +131,24 @@ mod tests {
     async fn messages_are_kept_until_the_answer() {
         let bus = &fixture::core(|_| {}).await.bus;
         let (giving_back, one, two) = (GivingBack::default(), step(1), step(2));
-        let [first, again, copy] = [(7, 1), (7, 2), (8, 1)].map(|(at, n)| message(bus, at, n));
-        giving_back.begin([(one, 3, Some(first)), (two, 1, None)].into_iter());
-        let keep = |of, seq, ack: &AckHandle| {
-            names(giving_back.keep(of, seq, ack.clone()).expect("it is given back"))
+        let [first, again, copy, of_two, superseded] =
+            [(7, 1), (7, 2), (8, 1), (9, 1), (6, 1)].map(|(at, n)| move || message(bus, at, n));
+        giving_back.begin([(one, 3, Some(first())), (two, 1, None)].into_iter());
+        let keep = |of, seq, ack| names(giving_back.keep(of, seq, ack).expect("it is given back"));
+        assert_eq!(keep(two, 1, of_two()), names([]));
+        assert_eq!(keep(one, 3, again()), names([]), "the same message once more");
+        assert_eq!(keep(one, 3, copy()), names([again()]), "nobody would extend two of them");
+        assert_eq!(keep(one, 2, superseded()), names([superseded()]));
+        let kept = || {
+            let mut kept = Vec::new();
+            giving_back.each_message(|message| kept.push(format!("{message:?}")));
+            kept.sort();
+            kept
         };
-        let of_two = message(bus, 9, 1);
-        assert_eq!(keep(two, 1, &of_two), names([]));
-        assert_eq!(keep(one, 3, &again), names([]), "the same message once more");
-        assert_eq!(keep(one, 3, &copy), names([again]), "nobody would extend two of them");
-        let superseded = message(bus, 6, 1);
-        assert_eq!(keep(one, 2, &superseded), names([superseded]));
-        let mut extended = names(giving_back.to_extend());
-        extended.sort();
-        assert_eq!(extended, names([copy.clone(), of_two]));
+        assert_eq!(kept(), names([copy(), of_two()]));
         // What was not taken back keeps its message.
         let both = [released(one, 3), released(two, 1)].concat();
-        assert_eq!(names(giving_back.end(&both, &HashSet::from([one]))), names([copy]));
-        assert!(giving_back.to_extend().is_empty());
+        assert_eq!(names(giving_back.end(&both, &HashSet::from([one]))), names([copy()]));
+        assert!(kept().is_empty());
     }
 }

@@ -157,6 +157,7 @@ pub(super) async fn beat(core: &Core, age: Duration) {
             running: Vec::new(),
             draining: core.stage() != Stage::Serving,
             drained: core.stage() == Stage::Drained,
+            bundles: true,
         };
         let mut unnamed = core.held.running(place, age);
         loop {

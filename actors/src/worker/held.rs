@@ -1,7 +1,7 @@
 //! The deliveries that the worker holds: waiting, running, or waiting for the answer to a report.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use super::core::Core;
 use super::giving_back::GivingBack;
+use super::message::Message;
 use super::place::Place;
 
 /// How far a held step is.
@@ -40,7 +41,7 @@ pub(crate) struct HeldStep {
     pub(crate) dispatch_seq: u32,
     pub(crate) node: NodeId,
     /// The message that brought it; none if an orchestrator handed it over.
-    pub(crate) ack: Option<AckHandle>,
+    pub(crate) ack: Option<Message>,
     phase: Phase,
     since: Instant,
     /// Since when it waits for a slot, if it does.
@@ -57,7 +58,7 @@ impl HeldStep {
     }
 
     /// What is to be known of it while it is given back.
-    fn given_back(&mut self) -> (StepId, u32, Option<AckHandle>) {
+    fn given_back(&mut self) -> (StepId, u32, Option<Message>) {
         (self.step_id, self.dispatch_seq, self.ack.take())
     }
 
@@ -72,7 +73,7 @@ pub(crate) enum Admitted {
     New(Hold),
     /// It belongs to a step that is held, or is being given back. The message returned is not needed any
     /// more, if any.
-    Known(Option<AckHandle>),
+    Known(Option<Message>),
 }
 
 /// Most attempts without an end that are kept in mind; beyond that all are forgotten.
@@ -105,7 +106,7 @@ impl HeldSteps {
         core: &Arc<Core>,
         place: &Arc<Place>,
         item: &WorkItem,
-        ack: Option<AckHandle>,
+        ack: Option<Message>,
         must_claim: bool,
     ) -> Admitted {
         let held = &core.held;
@@ -129,7 +130,7 @@ impl HeldSteps {
                 let Some(ack) = ack else { return Admitted::Known(None) };
                 // What comes again is held on. Another message is one too many, be it that the step was
                 // dispatched again, or that the bus took this dispatch twice: nobody would extend it.
-                let again = known.ack.as_ref().is_some_and(|held| held.is_same_message(&ack));
+                let again = known.ack.as_ref().is_some_and(|held| held.is_same(&ack));
                 Admitted::Known(known.ack.replace(ack).filter(|_| !again))
             }
             (_, entry) => {
@@ -223,7 +224,7 @@ impl HeldSteps {
 
     /// The message of a hold that goes on.
     pub(crate) fn ack_of(&self, hold: &Hold) -> Option<AckHandle> {
-        self.with(hold, |step| step.ack.clone()).flatten()
+        self.with(hold, |step| step.ack.as_ref().map(Message::whole)).flatten()
     }
 
     /// The holds are done with. Gives what was held, in order, where they are still current.
@@ -242,7 +243,7 @@ impl HeldSteps {
     }
 
     /// One hold is done with. Gives its message, if it is still current.
-    pub(crate) fn settle_one(&self, hold: Hold) -> Option<AckHandle> {
+    pub(crate) fn settle_one(&self, hold: Hold) -> Option<Message> {
         self.settle(vec![hold]).pop()??.ack
     }
 
@@ -265,13 +266,19 @@ impl HeldSteps {
         self.steps().values().filter(is_there).count() as u32
     }
 
-    /// Messages whose time is to start anew.
+    /// Messages whose time is to start anew, each once.
     pub(crate) fn to_extend(&self, age: Duration) -> Vec<AckHandle> {
+        let (mut messages, mut bundles) = (Vec::new(), HashSet::new());
+        let mut extend = |message: &Message| {
+            if message.bundle().is_none_or(|bundle| bundles.insert(bundle)) {
+                messages.push(message.whole());
+            }
+        };
         let steps = self.steps();
         let old = steps.values().filter(|step| step.since.elapsed() >= age);
-        let mut messages: Vec<AckHandle> = old.filter_map(|step| step.ack.clone()).collect();
+        old.filter_map(|step| step.ack.as_ref()).for_each(&mut extend);
         drop(steps);
-        messages.extend(self.giving_back.to_extend());
+        self.giving_back.each_message(extend);
         messages
     }
 

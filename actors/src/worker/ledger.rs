@@ -16,12 +16,14 @@ pub(crate) struct Demand {
     pub(crate) ahead: u32,
     /// Queues that it pulls.
     pub(crate) queues: u32,
-    /// Deliveries that have not been finished, waiting ones included.
+    /// Steps that have not been finished, waiting ones included.
     pub(crate) busy: u32,
-    /// Deliveries of all queues that were asked for and have not come.
+    /// Steps of all queues that were asked for and have not come.
     pub(crate) credit: u32,
-    /// Those of this queue.
+    /// Deliveries of this queue that were.
     pub(crate) credit_here: u32,
+    /// How many steps a delivery of this queue brings.
+    pub(crate) each: u32,
     /// Of those of other queues, how many go beyond what is known to wait there.
     pub(crate) idle_elsewhere: u32,
     /// Messages that wait on the server, as the last delivery of this queue said.
@@ -30,7 +32,8 @@ pub(crate) struct Demand {
     pub(crate) impatient: bool,
 }
 
-/// How many more deliveries to ask for in one request.
+/// How many more deliveries to ask for in one request. Each is taken to bring as many steps as the last one
+/// of the queue.
 ///
 /// A queue whose backlog is not known keeps one credit, which costs the first message of a burst
 /// one round trip; a worker of a single queue keeps all its free slots. One credit of each other
@@ -47,14 +50,21 @@ pub(crate) fn next_request(demand: &Demand) -> u32 {
     if free == 0 {
         return 0;
     }
-    let others = demand.credit.saturating_sub(demand.credit_here);
+    let each = demand.each.max(1);
+    let booked_here = demand.credit_here.saturating_mul(each);
+    let others = demand.credit.saturating_sub(booked_here);
     let left_out = demand.idle_elsewhere.min(demand.slots).max(demand.queues.saturating_sub(1));
     let counted = others.saturating_sub(left_out);
-    let room = free.saturating_sub(counted).saturating_sub(demand.credit_here);
+    let room = free.saturating_sub(counted).saturating_sub(booked_here);
+    // A delivery may bring more than there is room for, where there would be none else.
+    let fits = match room / each {
+        0 if demand.credit_here == 0 => room.min(1),
+        fits => fits,
+    };
     let probe = if demand.queues <= 1 { demand.slots } else { 1 };
     let expected = u32::try_from(demand.backlog).unwrap_or(u32::MAX).max(probe);
-    let wanted = expected.saturating_sub(demand.credit_here).min(room);
-    let enough = wanted >= chunk(most) || wanted == expected;
+    let wanted = expected.saturating_sub(demand.credit_here).min(fits);
+    let enough = wanted.saturating_mul(each) >= chunk(most) || wanted == expected;
     if enough || (demand.credit_here == 0 && demand.impatient) { wanted } else { 0 }
 }
 
@@ -90,6 +100,15 @@ pub(crate) struct Here {
     pub(crate) backlog: u64,
     /// How many of `credit` the ledger counts as idle.
     idle: u32,
+    /// How many steps beyond the first the last delivery brought, which the next ones are taken to.
+    more: u32,
+}
+
+impl Here {
+    /// How many steps a delivery is taken to bring.
+    fn each(&self) -> u32 {
+        self.more + 1
+    }
 }
 
 /// What a pull loop is to do.
@@ -141,7 +160,7 @@ impl Ledger {
     pub(crate) fn ask(&self, here: &Here, impatient: bool) -> Ask {
         let mut account = self.account();
         let Account { slots, queues, busy, credit, idle, .. } = *account;
-        let &Here { credit: credit_here, backlog, idle: idle_here } = here;
+        let &Here { credit: credit_here, backlog, idle: idle_here, .. } = here;
         let demand = Demand {
             slots,
             ahead: self.pace.ahead(slots),
@@ -149,13 +168,14 @@ impl Ledger {
             busy,
             credit,
             credit_here,
+            each: here.each(),
             idle_elsewhere: idle.saturating_sub(idle_here),
             backlog,
             impatient,
         };
         let n = next_request(&demand);
         if n > 0 {
-            account.credit += n;
+            account.credit += n * here.each();
             return Ask::Request(n);
         }
         if credit_here > 0 {
@@ -183,13 +203,26 @@ impl Ledger {
         }
     }
 
-    /// Credit that was not used.
-    pub(crate) fn void(&self, credit: u32) {
-        if credit == 0 {
+    /// A delivery has brought so many steps: as many are booked for each that is still to come. An idle
+    /// queue books one: what comes next is not known.
+    pub(crate) fn note_each(&self, here: &mut Here, steps: u32) {
+        let more = if here.backlog == 0 { 0 } else { steps.saturating_sub(1) };
+        if more == here.more {
             return;
         }
         let mut account = self.account();
-        account.credit = account.credit.saturating_sub(credit);
+        let booked = account.credit.saturating_sub(here.credit * here.each());
+        here.more = more;
+        account.credit = booked + here.credit * here.each();
+    }
+
+    /// Deliveries of a queue that were asked for and do not come.
+    pub(crate) fn void(&self, here: &Here, deliveries: u32) {
+        if deliveries == 0 {
+            return;
+        }
+        let mut account = self.account();
+        account.credit = account.credit.saturating_sub(deliveries * here.each());
         let wake = std::mem::take(&mut account.starved);
         drop(account);
         if wake {
@@ -197,11 +230,16 @@ impl Ledger {
         }
     }
 
-    /// A delivery has come: one credit becomes one held delivery.
-    pub(crate) fn take(&self) {
+    /// A delivery has come: one credit becomes one held step.
+    pub(crate) fn take(&self, here: &Here) {
         let mut account = self.account();
-        account.credit = account.credit.saturating_sub(1);
+        account.credit = account.credit.saturating_sub(here.each());
         account.busy += 1;
+    }
+
+    /// A delivery has brought so many steps more than one.
+    fn take_more(&self, steps: u32) {
+        self.account().busy += steps;
     }
 
     /// Books slots for steps that come without having been asked for: as many as nothing is booked for,
@@ -239,10 +277,20 @@ pub(crate) struct Seat {
 }
 
 impl Seat {
-    /// A delivery has come.
-    pub(crate) fn take(core: &Arc<Core>) -> Self {
-        core.ledger.take();
+    /// A delivery of this queue has come.
+    pub(crate) fn take(core: &Arc<Core>, here: &Here) -> Self {
+        core.ledger.take(here);
         Self { core: Arc::clone(core), booked: true }
+    }
+
+    /// One for each of the steps that the delivery has brought.
+    pub(crate) fn split(self, steps: u32) -> Vec<Self> {
+        let more = steps.saturating_sub(1);
+        self.core.ledger.take_more(more);
+        let others = (0..more).map(|_| Self { core: Arc::clone(&self.core), booked: true });
+        let mut seats: Vec<Self> = others.collect();
+        seats.push(self);
+        seats
     }
 
     /// A hold gives it back from now on.
@@ -266,7 +314,7 @@ mod tests {
     use super::*;
 
     fn here(credit: u32, backlog: u64) -> Here {
-        Here { credit, backlog, idle: 0 }
+        Here { credit, backlog, ..Here::default() }
     }
 
     fn demand(slots: u32, queues: u32, busy: u32, credit: (u32, u32), backlog: u64) -> Demand {
@@ -278,6 +326,7 @@ mod tests {
             busy,
             credit,
             credit_here,
+            each: 1,
             idle_elsewhere: 0,
             backlog,
             impatient: false,
@@ -358,8 +407,8 @@ mod tests {
         ledger.add_queue();
         assert_eq!(ledger.ask(&second, false), Ask::Request(8));
         second.credit = 8;
-        (0..4).for_each(|_| ledger.take());
-        ledger.void(4);
+        (0..4).for_each(|_| ledger.take(&second));
+        ledger.void(&second, 4);
         second.credit = 0;
         // Something waits for the first one as well: what it has asked for is not idle any more.
         first.backlog = 50;
@@ -393,7 +442,7 @@ mod tests {
                     }
                     if here.credit > 0 && round % 4 != 0 {
                         here.credit -= 1;
-                        ledger.take();
+                        ledger.take(here);
                     }
                     ledger.note_idle(here);
                     if round % 5 == 0 && ledger.busy() > 0 {
@@ -414,11 +463,11 @@ mod tests {
     #[tokio::test]
     async fn a_seat_is_given_back_unless_a_hold_has_it() {
         let core = super::super::fixture::core(|_| {}).await;
-        let seat = Seat::take(&core);
+        let seat = Seat::take(&core, &Here::default());
         assert_eq!(core.ledger.busy(), 1);
         drop(seat);
         assert_eq!(core.ledger.busy(), 0);
-        Seat::take(&core).pass_on();
+        Seat::take(&core, &Here::default()).pass_on();
         assert_eq!(core.ledger.busy(), 1);
     }
 
@@ -427,14 +476,14 @@ mod tests {
         let ledger = Ledger::new(8);
         ledger.add_queue();
         assert_eq!(ledger.ask(&here(0, 100), false), Ask::Request(8));
-        (0..8).for_each(|_| ledger.take());
+        (0..8).for_each(|_| ledger.take(&here(0, 0)));
         let freed = ledger.freed();
         assert_eq!(ledger.ask(&here(0, 100), false), Ask::Wait);
         ledger.give(1);
         assert!(freed.has_changed().expect("open"));
         assert_eq!(ledger.ask(&here(0, 100), false), Ask::Soon);
         assert_eq!(ledger.ask(&here(0, 100), true), Ask::Request(1));
-        ledger.void(1);
+        ledger.void(&here(0, 0), 1);
         ledger.give(1);
         assert_eq!(ledger.ask(&here(0, 100), false), Ask::Request(2));
     }

@@ -19,6 +19,7 @@ mod held;
 mod intake;
 mod judge;
 mod ledger;
+mod message;
 mod outbox;
 mod outcomes;
 mod pace;

@@ -15,6 +15,7 @@ use super::core::{Core, Stage};
 use super::execute::{Step, run_step};
 use super::held::{Admitted, HeldSteps};
 use super::ledger::{Ask, Here, Seat};
+use super::message::Message;
 use super::place::Place;
 use super::retry::BackOff;
 
@@ -207,7 +208,8 @@ impl PullLoop {
     /// Brings the ledger up to what the puller says.
     fn balance(&mut self) {
         let credit = self.puller.credit();
-        self.core.ledger.void(self.here.credit.saturating_sub(credit));
+        let unused = self.here.credit.saturating_sub(credit);
+        self.core.ledger.void(&self.here, unused);
         self.here.credit = self.here.credit.min(credit);
         self.note_silence();
     }
@@ -221,7 +223,7 @@ impl PullLoop {
     async fn follow(&mut self, event: PullEvent) {
         match event {
             PullEvent::Message(delivery) => {
-                let seat = Seat::take(&self.core);
+                let seat = Seat::take(&self.core, &self.here);
                 self.here.credit = self.here.credit.saturating_sub(1);
                 self.note_silence();
                 self.here.backlog = delivery.pending;
@@ -236,6 +238,7 @@ impl PullLoop {
             PullEvent::CreditReturned(_) => {
                 self.here.backlog = 0;
                 self.balance();
+                self.core.ledger.note_each(&mut self.here, 1);
             }
             PullEvent::Reset(reason) => {
                 self.balance();
@@ -271,16 +274,35 @@ impl PullLoop {
             || delivery.stream_sequence <= self.claim_up_to
             || (self.consumer.created_unix_nanos)
                 .is_some_and(|created| delivery.published_unix_nanos <= created);
-        let ack = Some(delivery.handle);
-        let hold = match HeldSteps::admit(core, &self.place, &item, ack, must_claim) {
+        let steps = item.unbundle();
+        self.core.ledger.note_each(&mut self.here, steps.len() as u32);
+        let seats = seat.split(steps.len() as u32);
+        let parts = Message::split(delivery.handle, steps.len());
+        for ((item, seat), part) in steps.into_iter().zip(seats).zip(parts) {
+            let way = must_claim.then_some(redelivered);
+            self.take_in_step(item, seat, part, way).await;
+        }
+    }
+
+    /// Decides what is to be done with a step. It is claimed if it says whether it came before.
+    async fn take_in_step(
+        &self,
+        item: WorkItem,
+        seat: Seat,
+        message: Message,
+        claimed: Option<bool>,
+    ) {
+        let core = &self.core;
+        let admitted = HeldSteps::admit(core, &self.place, &item, Some(message), claimed.is_some());
+        let hold = match admitted {
             Admitted::New(hold) => {
                 seat.pass_on();
                 hold
             }
             Admitted::Known(needless) => {
                 drop(seat);
-                if let Some(ack) = needless {
-                    ack.ack().await;
+                if let Some(message) = needless {
+                    message.ack().await;
                 }
                 return;
             }
@@ -290,10 +312,11 @@ impl PullLoop {
         }
         let place = Arc::clone(&self.place);
         let step = Step { attempt: item.attempt, tries: item.tries, item, place, hold, slot: None };
-        if must_claim {
-            core.claims.cast(ClaimsMessage::Claim(Box::new(Asking { step, redelivered })));
-        } else {
-            tokio::spawn(run_step(step));
+        match claimed {
+            Some(redelivered) => {
+                core.claims.cast(ClaimsMessage::Claim(Box::new(Asking { step, redelivered })));
+            }
+            None => _ = tokio::spawn(run_step(step)),
         }
     }
 
@@ -410,7 +433,7 @@ impl Drop for PullLoop {
     fn drop(&mut self) {
         let credit = std::mem::take(&mut self.here.credit);
         self.core.ledger.note_idle(&mut self.here);
-        self.core.ledger.void(credit);
+        self.core.ledger.void(&self.here, credit);
         self.core.ledger.remove_queue();
     }
 }

@@ -329,7 +329,7 @@ async fn settle(core: &Core, report: Report, verdicts: &[Verdict]) {
         let Some(HeldStep { ack: Some(ack), dispatch_seq, .. }) = held else { continue };
         match after_report(verdict, finished.dispatch_seq, dispatch_seq) {
             AfterReport::Acknowledge => ack.ack().await,
-            AfterReport::GiveBack => ack.nak(Duration::ZERO).await,
+            AfterReport::GiveBack => ack.give_back().await,
             AfterReport::Forget => {}
         }
     }

@@ -71,7 +71,7 @@ impl Drop for Reserved {
 #[cfg(test)]
 mod tests {
     use super::super::fixture;
-    use super::super::ledger::Seat;
+    use super::super::ledger::{Here, Seat};
     use super::*;
 
     #[tokio::test]
@@ -83,7 +83,7 @@ mod tests {
         let second = Reserved::up_to(&core, 3);
         assert_eq!((second.len(), Reserved::up_to(&core, 3).len()), (1, 0));
         // What is delivered meanwhile waits.
-        let _seat = Seat::take(&core);
+        let _seat = Seat::take(&core, &Here::default());
         assert_eq!((core.ledger.busy(), core.slots.available_permits()), (5, 0));
         let slot = reserved.take_one().expect("a slot");
         assert_eq!((reserved.len(), core.ledger.busy()), (2, 5));

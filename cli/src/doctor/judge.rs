@@ -192,13 +192,12 @@ fn queues(queues: &[QueueSeen]) -> Finding {
     let (mut places, mut missing) = (Vec::new(), 0);
     for seen in queues {
         let on_bus = seen.load.map_or(0, |load| load.pending + load.ack_pending);
-        let lacks = seen.outstanding.saturating_sub(on_bus);
+        let lacks = seen.messages.saturating_sub(on_bus);
         if lacks > 0 {
             missing += lacks;
-            let QueueSeen { namespace, queue, outstanding, .. } = seen;
-            places.push(format!(
-                "{namespace}/{queue}: {outstanding} by the rows, {on_bus} on the bus"
-            ));
+            let QueueSeen { namespace, queue, messages, .. } = seen;
+            places
+                .push(format!("{namespace}/{queue}: {messages} by the rows, {on_bus} on the bus"));
         }
     }
     if missing == 0 {
@@ -208,7 +207,7 @@ fn queues(queues: &[QueueSeen]) -> Finding {
     // Rows and bus are read one after the other, and what has just ended is still in one of them.
     let advice =
         "if it stays so for longer than reconciler.confirm_ms, an orchestrator sends it again";
-    let what = format!("{missing} of the steps that should be on the bus are not seen there");
+    let what = format!("{missing} of the messages that should be on the bus are not seen there");
     Finding { places, ..finding("queues", Condition::Attention, what, advice) }
 }
 
@@ -260,6 +259,7 @@ mod tests {
             namespace: "n".parse().expect("a name"),
             queue: "q".parse().expect("a name"),
             outstanding: 5,
+            messages: 5,
             load: Some(ConsumerLoad {
                 created_unix_nanos: 0,
                 age: Duration::ZERO,
@@ -355,7 +355,7 @@ mod tests {
         assert_eq!(after_stream(foreign), one("streams", wrong));
         let full = |load: &mut Option<StreamLoad>| load.as_mut().expect("there").bytes = 80;
         assert_eq!(after_stream(full), one("streams", look));
-        assert_eq!(after_queue(|queue| queue.outstanding = 6), one("queues", look));
+        assert_eq!(after_queue(|queue| queue.messages = 6), one("queues", look));
         assert_eq!(after_queue(|queue| queue.stood_still = true), one("consumers", wrong));
         assert_eq!(after_queue(|queue| queue.workers = 0), one("served", look));
         let gone = [one("queues", look), one("consumers", wrong)].concat();

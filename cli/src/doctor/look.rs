@@ -14,6 +14,8 @@ pub(super) struct QueueSeen {
     pub(super) queue: Queue,
     /// Steps that should be on the bus, as the rows say.
     pub(super) outstanding: u64,
+    /// The fewest messages that can have brought these.
+    pub(super) messages: u64,
     /// Its consumer; `None` if there is none.
     pub(super) load: Option<ConsumerLoad>,
     /// It had something to deliver, workers had room, and nothing moved between two looks.
@@ -111,6 +113,7 @@ async fn look_at_bus(
         let pulled: Vec<_> = pulled.filter(|served| served.queue == queue).collect();
         queues.push(QueueSeen {
             outstanding: rows.map_or(0, |d| d.outstanding),
+            messages: rows.map_or(0, |d| d.messages),
             load,
             stood_still: false,
             free_slots: pulled.iter().map(|q| u64::from(q.slots.saturating_sub(q.busy))).sum(),

@@ -1,7 +1,9 @@
 with locked as (
-    select b.id, d.upto
+    select b.id, d.upto, d.bundled
     from (
-        select * from unnest($1::uuid[], $2::int[], $3::int[]) as d(id, "from", upto) order by id
+        select * from unnest($1::uuid[], $2::int[], $3::int[], $6::int[])
+            as d(id, "from", upto, bundled)
+        order by id
     ) d
     cross join lateral (
         select id from tasker.batches
@@ -10,7 +12,8 @@ with locked as (
     ) b
 )
 update tasker.batches b
-set published_upto = l.upto, publisher_until = now() + make_interval(secs => $5)
+set published_upto = l.upto, publisher_until = now() + make_interval(secs => $5),
+    bundled = greatest(b.bundled, l.bundled)
 from locked l
 where b.id = l.id
 returning b.id

@@ -1,10 +1,11 @@
--- The ids of members are those of the batch with the ordinal in the last eight hex digits.
+-- Of these batches alone, if some are named. The ids of members are those of the batch with the ordinal in the last eight hex digits.
 with spans as (
     select (left(id::text, 28) || '00000000')::uuid as low,
            (left(id::text, 28) || lpad(to_hex(published_upto - 1), 8, '0'))::uuid as high
     from tasker.batches
     where not settled and state = 'sealed' and published_upto > 0
       and namespace = $1 and queue = $2
+      and ($5::uuid[] is null or id = any($5::uuid[]))
 ), candidates as (
     select s.id
     from spans
@@ -26,7 +27,8 @@ with spans as (
     left join lateral (
         select step_id from tasker.outcomes where step_id = s.id offset 0
     ) o on true
-    where t.finished_at is null
+    where $5::uuid[] is null
+      and t.finished_at is null
       and s.namespace = $1 and s.queue = $2
       and s.state in ('enqueued', 'in_progress')
       and s.sent_seq = s.dispatch_seq

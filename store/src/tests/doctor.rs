@@ -4,7 +4,7 @@ use sqlx::PgPool;
 use tasker_messages::{NodeId, RecoveryKind};
 use uuid::Uuid;
 
-use super::World;
+use super::{World, sent};
 use crate::LateKind;
 
 impl World {
@@ -26,7 +26,7 @@ async fn late_rows_are_found(pool: PgPool) {
     let node = NodeId::from_uuid(Uuid::now_v7());
     world.store.claim_batches(Some(&[batch]), node, 5_000, 10).await.expect("claimed");
     assert_eq!(world.late().await, [], "it has a publisher now");
-    world.store.advance_published(&[(batch, 0, 3)], node, 5_000).await.expect("published");
+    world.store.advance_published(&[sent(batch, 0, 3)], node, 5_000).await.expect("published");
 
     // Members: one leased by a worker that went silent, one not sent, one whose retry is due.
     world
@@ -96,6 +96,7 @@ async fn slots_and_recoveries(pool: PgPool) {
             running: Vec::new(),
             draining,
             drained: false,
+            bundles: false,
         }
     };
     world.store.record_heartbeat(&ns, &beat(false)).await.expect("recorded");

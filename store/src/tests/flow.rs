@@ -4,7 +4,7 @@ use sqlx::PgPool;
 use tasker_messages::{GetMembers, NodeId, StepKind, StepState, TaskState, Verdict};
 use uuid::Uuid;
 
-use super::{World, failure, ns};
+use super::{World, failure, ns, sent};
 use crate::{MemberSource, NewMember, SubmitVerdict};
 
 #[sqlx::test]
@@ -16,7 +16,7 @@ async fn a_task_runs_to_its_end(pool: PgPool) {
     let applied = world.apply(&world.members(batch, 3)).await;
     assert_eq!(applied.verdicts, [Verdict::Applied; 3]);
     assert_eq!(applied.emptied, [(batch, task.id)]);
-    assert_eq!(applied.finished_by_queue.values().sum::<u32>(), 3);
+    assert_eq!(applied.finished_by_queue.values().map(|f| f.steps).sum::<u32>(), 3);
     assert!(applied.ready.is_empty() && applied.finished_tasks.is_empty());
 
     assert_eq!(world.store.find_convergeable(10).await.expect("read"), [task.id]);
@@ -196,7 +196,7 @@ async fn publishing_moves_on_for_its_publisher_only(pool: PgPool) {
     let members = world.store.load_members(&[(batch, 1, 3)]).await.expect("read");
     let ordinals: Vec<u32> = members.iter().map(|m| m.id.ordinal()).collect();
     assert_eq!(ordinals, [1, 2]);
-    let span = [(batch, 0, 3)];
+    let span = [sent(batch, 0, 3)];
     assert!(world.store.advance_published(&span, other, 5_000).await.expect("no").is_empty());
     assert_eq!(world.store.advance_published(&span, mine, 5_000).await.expect("yes"), [batch]);
     assert!(world.store.advance_published(&span, mine, 5_000).await.expect("moved on").is_empty());

@@ -9,7 +9,7 @@ use tasker_messages::{
 };
 use uuid::Uuid;
 
-use super::{World, ns};
+use super::{World, ns, sent};
 
 #[sqlx::test]
 async fn only_the_current_attempt_of_the_right_step_counts(pool: PgPool) {
@@ -110,7 +110,7 @@ async fn what_was_sent_again_is_given_back_by_whom_runs_it(pool: PgPool) {
     let step_id = batch.member(0);
     let node = tasker_messages::NodeId::from_uuid(Uuid::now_v7());
     world.store.claim_batches(Some(&[batch]), node, 5_000, 10).await.expect("claimed");
-    world.store.advance_published(&[(batch, 0, 1)], node, 5_000).await.expect("published");
+    world.store.advance_published(&[sent(batch, 0, 1)], node, 5_000).await.expect("published");
     let queue = tasker_messages::Queue::default();
     let why = (
         tasker_messages::NodeId::from_uuid(Uuid::now_v7()),
@@ -218,7 +218,7 @@ async fn a_lost_message_is_sent_again_unless_somebody_runs_it(pool: PgPool) {
     let (_, batch) = world.expand(3).await;
     let node = tasker_messages::NodeId::from_uuid(Uuid::now_v7());
     world.store.claim_batches(Some(&[batch]), node, 5_000, 10).await.expect("claimed");
-    world.store.advance_published(&[(batch, 0, 3)], node, 5_000).await.expect("published");
+    world.store.advance_published(&[sent(batch, 0, 3)], node, 5_000).await.expect("published");
     let counted = world.store.count_dispatched().await.expect("read");
     assert_eq!(counted.iter().map(|d| d.outstanding).collect::<Vec<_>>(), [3]);
 
@@ -226,7 +226,7 @@ async fn a_lost_message_is_sent_again_unless_somebody_runs_it(pool: PgPool) {
     world.store.renew_leases(&ns(), world.worker, &running, 60_000).await.expect("leased");
     world.apply(&[world.finished(batch.member(0), StepKind::BatchWorker, 1)]).await;
     let queue = tasker_messages::Queue::default();
-    let lost = world.store.find_lost(&ns(), &queue, 0, 10).await.expect("read").steps;
+    let lost = world.store.find_lost((&ns(), &queue), None, 0, 10).await.expect("read").steps;
     assert_eq!(lost, [batch.member(2)], "what has ended or is leased is not lost");
     let all = [batch.member(0), batch.member(1), batch.member(2)];
     let why = (node, tasker_messages::RecoveryKind::LostMessages);

@@ -33,8 +33,14 @@ use tasker_workflow::Template;
 use uuid::Uuid;
 
 use crate::{
-    Applied, FinishedAttempt, NewBatch, NewMember, NewTask, Store, SubmitVerdict, VerifyRequest,
+    Applied, FinishedAttempt, NewBatch, NewMember, NewTask, SentSpan, Store, SubmitVerdict,
+    VerifyRequest,
 };
+
+/// Members that were sent one by one.
+fn sent(batch: BatchId, from: u32, upto: u32) -> SentSpan {
+    SentSpan { batch, from, upto, bundled: 1 }
+}
 
 const TEMPLATE: &str = r"
 name: numbers

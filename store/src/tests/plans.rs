@@ -35,8 +35,9 @@ const GO_THROUGH: [&str; 17] = [
 ];
 
 /// These go through what is open to begin with, but through no table for each row of another.
-const BEGIN: [&str; 5] = [
+const BEGIN: [&str; 6] = [
     "batches/stalled_expansions.sql",
+    "reconcile/bundled_batches.sql",
     "convergence/candidates.sql",
     "dispatch/claim_batches.sql",
     "reconcile/count_dispatched.sql",

@@ -24,6 +24,7 @@ fn beat(worker: WorkerId, callable: &str, draining: bool) -> Heartbeat {
         running: Vec::new(),
         draining,
         drained: false,
+        bundles: false,
     }
 }
 

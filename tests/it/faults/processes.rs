@@ -84,6 +84,7 @@ async fn f0_nothing_happens() -> anyhow::Result<()> {
     // The machinery costs nothing when nothing fails.
     ensure!(again == 0 && claimed == 0, "{again} sent again, {claimed} claimed");
     ensure!(seen.executions.wasted == 0 && seen.done.unknown == 0, "{:?}", seen.executions);
+    ensure!(seen.bundled > 0, "no batch came in bundles: the other faults show nothing of them");
     for name in ["tasker_reconciler_redispatched_total", "tasker_actors_restarts_total"] {
         let value = super::ledger::metric(&cluster_metrics, name);
         ensure!(value == 0.0, "{name} is {value}");

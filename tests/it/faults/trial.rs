@@ -18,6 +18,9 @@ const AT_REST: Duration = Duration::from_secs(30);
 /// the load.
 const VERIFY_LIMIT: Duration = Duration::from_secs(600);
 
+/// Of the schema of this build, which the cluster has at the end.
+const BUNDLED: &str = "select count(*) from tasker.batches where bundled > 1";
+
 /// A cluster under the standard load.
 pub(super) struct Trial {
     name: &'static str,
@@ -44,6 +47,8 @@ pub(super) struct Rounds {
 pub(super) struct Seen {
     pub(super) executions: Executions,
     pub(super) done: Done,
+    /// Batches of which a message has brought several members.
+    pub(super) bundled: u64,
     /// Still running.
     pub(super) cluster: Cluster,
 }
@@ -153,6 +158,7 @@ impl Trial {
         };
         let (at_rest, found) = settled(&self.cluster, &done.accepted).await?;
         let executions = ledger::read(&self.cluster).await?;
+        let bundled = ledger::count(&self.cluster, BUNDLED).await?;
         let broken = |id: &str| {
             let all = found["invariants"].as_array().into_iter().flatten();
             all.filter(|i| i["id"] == id).filter_map(|i| i["violations"].as_u64()).sum::<u64>()
@@ -163,6 +169,7 @@ impl Trial {
             "lost": broken("I7") + broken("I8"), "doubled": executions.twice.len() as u64 + broken("I1"),
             "recovery_s": done.recovery.as_secs_f64(), "unknown_submits": done.unknown,
             "runs": executions.begun, "wasted_runs": executions.wasted,
+            "bundled_batches": bundled,
         });
         for (what, number) in self.notes {
             line[what] = number.into();
@@ -171,7 +178,7 @@ impl Trial {
         at_rest.with_context(|| format!("{found:#}")).with_context(|| offences(&found))?;
         executions.check()?;
         ensure!(done.batches > 0 && done.graphs > 0, "the load was none");
-        Ok(Seen { executions, done, cluster: self.cluster })
+        Ok(Seen { executions, done, bundled, cluster: self.cluster })
     }
 
     /// The same; and all work must have ended so soon after the end of the fault, which is now.

@@ -220,6 +220,7 @@ impl Fake {
             cursor: None,
             shared: Some(Arc::from(shared)),
             limited: false,
+            bundled: Vec::new(),
         }
     }
 

@@ -5,6 +5,7 @@ mod server;
 
 mod ahead;
 mod beats;
+mod bundles;
 mod delivery;
 mod fake;
 mod handlers;

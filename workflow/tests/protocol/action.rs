@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use tasker_messages::StepState;
 
-use crate::bus::Key;
+use crate::bus::{Key, Message};
 use crate::mutant::Mutant;
 use crate::publishing::Sending;
 use crate::rows::{GONE, Lease};
@@ -115,8 +115,8 @@ impl State {
                 list.push((Action::RecordEnded { slot: place }, None));
             }
             if reconciles && rows.may_be_lost(scenario, slot) {
-                let on_bus =
-                    self.bus.messages.iter().any(|m| m.slot == place && m.seq == step.dispatch_seq);
+                let brings = |m: &Message| m.brings(place) && m.seq == step.dispatch_seq;
+                let on_bus = self.bus.messages.iter().any(brings);
                 let wrong = on_bus || missing <= 0;
                 list.push((Action::Redispatch { slot: place }, wrong.then_some(Fault::Hasty)));
             }

@@ -38,7 +38,7 @@ impl State {
                 };
                 let final_answer = acknowledges && h.seq == h.asked_seq;
                 let others =
-                    self.bus.messages.iter().filter(|m| m.slot == h.slot && Some(m.key()) != h.ack);
+                    self.bus.messages.iter().filter(|m| m.brings(h.slot) && Some(m.key()) != h.ack);
                 let alone = others.count() == 0 && !self.nodes.iter().any(|node| node.has(h.slot));
                 if final_answer && alone && ended(h.slot.into()) {
                     let (worker, hold) = (worker as u8, hold as u8);

@@ -5,6 +5,8 @@
 pub(crate) struct Message {
     pub(crate) slot: u8,
     pub(crate) seq: u8,
+    /// How many members it brings beside this one: those behind it.
+    pub(crate) with: u8,
     /// Which of several messages with the same id.
     pub(crate) copy: u8,
     pub(crate) attempt: u8,
@@ -20,6 +22,15 @@ pub(crate) struct Message {
 impl Message {
     pub(crate) fn key(&self) -> Key {
         Key { slot: self.slot, seq: self.seq, copy: self.copy }
+    }
+
+    /// The steps that it brings.
+    pub(crate) fn slots(&self) -> std::ops::RangeInclusive<u8> {
+        self.slot..=self.slot + self.with
+    }
+
+    pub(crate) fn brings(&self, slot: u8) -> bool {
+        self.slots().contains(&slot)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What an action does: the part of orchestrators, of sweeps and of the bus.
 
 use crate::action::Action;
-use crate::bus::Key;
+use crate::bus::{Key, Message};
 use crate::mutant::Mutant;
 use crate::rows::{GONE, Lease};
 use crate::scenario::{Fault, Scenario};
@@ -37,7 +37,7 @@ impl State {
             Action::PublishMember { node, sending } => {
                 self.publish_member(scenario, node, sending, watch);
             }
-            Action::Advance { node, confirmed } => self.advance(node, confirmed, watch),
+            Action::Advance { node, confirmed } => self.advance(scenario, node, confirmed, watch),
             Action::Expand { node, batch } => {
                 let ready = self.rows.expand(scenario, batch.into(), watch);
                 self.remember(scenario, node, ready, false);
@@ -120,18 +120,27 @@ impl State {
     fn expire(&mut self, key: Key, watch: &mut Watch) {
         if let Some(place) = self.bus.find(key) {
             self.bus.messages[place].out = false;
-            if let Some(step) = self.rows.steps[usize::from(key.slot)].as_mut() {
+            let message = self.bus.messages[place];
+            self.excuse_all(&message);
+            watch.reach("time of a message ran out");
+        }
+    }
+
+    /// Whatever a message brings may be charged.
+    pub(crate) fn excuse_all(&mut self, message: &Message) {
+        for slot in message.slots() {
+            if let Some(step) = self.rows.steps[usize::from(slot)].as_mut() {
                 step.excuse();
             }
-            watch.reach("time of a message ran out");
         }
     }
 
     /// Acknowledgements of what was on the store name nothing any more.
     fn lose_store(&mut self, watch: &mut Watch) {
         self.bus.lose_store();
-        for hold in self.workers.iter_mut().flat_map(|worker| &mut worker.holds) {
-            hold.ack = None;
+        for worker in &mut self.workers {
+            worker.parts.clear();
+            worker.holds.iter_mut().for_each(|hold| hold.ack = None);
         }
         self.rows.epoch_open = true;
         watch.reach("store lost");
@@ -144,6 +153,7 @@ impl State {
         self.bus.redeliver();
         for worker in &mut self.workers {
             worker.doubts |= !scenario.is(Mutant::NoLookAtConsumer);
+            worker.parts.clear();
             worker.holds.iter_mut().for_each(|hold| hold.ack = None);
         }
         watch.reach("consumer made anew");

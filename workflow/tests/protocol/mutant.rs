@@ -39,6 +39,8 @@ pub(crate) enum Mutant {
     LateClaim,
     /// What a worker gives back it claims again before that is answered.
     ClaimedWhileGivenBack,
+    /// A message that brings several steps is acknowledged when the first of them has ended.
+    BundleAcknowledged,
     /// A message that brings again what a worker gives back is left alone there.
     LeftWhileGivenBack,
     /// A worker is granted the attempt again that it began and gave up.

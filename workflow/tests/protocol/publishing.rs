@@ -102,6 +102,17 @@ impl State {
         sending: Sending,
         watch: &mut Watch,
     ) {
+        self.put_bundle_on_bus(scenario, (out, 0), sending, watch);
+    }
+
+    /// A member, and how many come with it.
+    fn put_bundle_on_bus(
+        &mut self,
+        scenario: &Scenario,
+        (out, with): (Outgoing, u8),
+        sending: Sending,
+        watch: &mut Watch,
+    ) {
         let forgets = sending == Sending::TakenTwice;
         let late = forgets && out.is_first && !scenario.is(Mutant::LateUnclaimed);
         let repeated = out.repeated && !scenario.is(Mutant::RepeatedUnclaimed);
@@ -110,6 +121,7 @@ impl State {
         let message = Message {
             slot,
             seq,
+            with,
             copy: 0,
             attempt,
             claim_required,
@@ -213,23 +225,34 @@ impl State {
         let Some(out) = span.members.first_mut() else { return };
         let (sent, again) = (*out, sending == Sending::Unheard);
         out.repeated |= again;
+        let members = bundle(scenario, &span.members);
         if !again {
             let first = scenario.batches[usize::from(span.batch)].first as u8;
-            span.next = sent.slot - first + 1;
-            span.members.remove(0);
+            span.next = sent.slot - first + members;
+            span.members.drain(..usize::from(members));
         }
-        self.put_on_bus(scenario, sent, sending, watch);
+        if members > 1 {
+            watch.reach("publish: a bundle");
+        }
+        self.put_bundle_on_bus(scenario, (sent, members - 1), sending, watch);
     }
 
     /// `dispatch/advance_published.sql`, as far as there are confirmations; where one is missing, the
     /// batch is left to a later sweep.
-    pub(crate) fn advance(&mut self, node: u8, confirmed: bool, watch: &mut Watch) {
+    pub(crate) fn advance(
+        &mut self,
+        scenario: &Scenario,
+        node: u8,
+        confirmed: bool,
+        watch: &mut Watch,
+    ) {
         let Some(span) = self.nodes[usize::from(node)].span.take() else { return };
         let Some(row) = self.rows.batches[usize::from(span.batch)].as_mut() else { return };
         let guard = row.publisher == Some(node)
             && row.published_upto == span.from
             && row.state == BatchState::Sealed;
         if confirmed && guard {
+            row.bundled = row.bundled.max(scenario.bundles);
             // What is not enqueued any more is passed over.
             row.published_upto = if span.members.is_empty() { span.upto } else { span.next };
         }
@@ -246,4 +269,13 @@ impl State {
             });
         }
     }
+}
+
+/// How many of these members come in one message (`dispatch/bundles.rs`).
+fn bundle(scenario: &Scenario, members: &[Outgoing]) -> u8 {
+    let Some(first) = members.first() else { return 0 };
+    let fresh = |out: &Outgoing| out.attempt == 1 && out.seq == 1 && !out.claim_required;
+    let with = members.iter().zip(0..scenario.bundles);
+    let with = with.take_while(|(out, n)| out.slot == first.slot + n && fresh(out));
+    (with.count() as u8).max(1)
 }

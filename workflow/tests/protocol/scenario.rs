@@ -149,6 +149,8 @@ pub(crate) struct Scenario {
     pub(crate) nodes: usize,
     /// How many steps a worker holds at a time.
     pub(crate) slots: usize,
+    /// How many members a message brings at most.
+    pub(crate) bundles: u8,
     /// Whether ready steps are handed over with the answer to a report.
     pub(crate) hand_over: bool,
     /// Whether storing an outcome takes a look first and a lock later, as under READ COMMITTED.
@@ -201,6 +203,7 @@ impl Scenario {
             workers: 2,
             nodes: 2,
             slots: 2,
+            bundles: 1,
             hand_over: false,
             split_apply: false,
             waits_for_slot: false,

@@ -1,8 +1,8 @@
 //! The scenarios that are searched whole.
 
 use crate::scenario::Fault::{
-    Ambiguous, Cancel, Drain, Drop, Duplicate, Expiry, Hasty, Late, Loss, NewConsumer, NodeCrash,
-    Permanent, Restart, Retryable, SlowLease, StoreLoss, Surplus, Unserved, WorkerCrash,
+    Abandoned, Ambiguous, Cancel, Drain, Drop, Duplicate, Expiry, Hasty, Late, Loss, NewConsumer,
+    NodeCrash, Permanent, Restart, Retryable, SlowLease, StoreLoss, Surplus, Unserved, WorkerCrash,
 };
 use crate::scenario::{Budget, Fault, Scenario};
 
@@ -44,6 +44,19 @@ pub(crate) fn batch_and_bus() -> Scenario {
         budget: budget(1, &[&[Restart, NewConsumer, Hasty]]),
         ..batch()
     }
+}
+
+/// Members that come in one message, with any fault.
+pub(crate) fn bundle() -> Scenario {
+    let budget = budget(1, &[USUAL, &[Restart, NewConsumer, Hasty, Surplus, Drain, Abandoned]]);
+    Scenario { name: "bundle", bundles: 2, waits_for_slot: true, budget, ..batch() }
+}
+
+/// Three members in two messages, at workers of one slot.
+pub(crate) fn bundles() -> Scenario {
+    let scenario = Scenario::new("bundles", BATCH, &[("work", 3)], 3);
+    let budget = budget(1, &[&[WorkerCrash, NodeCrash, Loss, Expiry]]);
+    Scenario { begins_sealed: true, slots: 1, bundles: 2, budget, ..scenario }
 }
 
 /// Three steps in a row that are handed over with the answers.

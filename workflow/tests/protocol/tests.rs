@@ -2,7 +2,8 @@
 
 use crate::mutant::Mutant as M;
 use crate::scenario::Fault::{
-    Ambiguous, Drop, Expiry, Loss, NewConsumer, NodeCrash, Restart, SlowLease, WorkerCrash,
+    Abandoned, Ambiguous, Drop, Expiry, Loss, NewConsumer, NodeCrash, Restart, SlowLease, Surplus,
+    WorkerCrash,
 };
 use crate::scenario::{Budget, Fault, Scenario};
 use crate::scenarios;
@@ -78,6 +79,37 @@ fn a_batch_on_a_bus_that_forgets() {
     let paths =
         ["bus restarted", "consumer made anew", "delivery: older than the held one", "claim: held"];
     holds(&scenarios::batch_and_bus(), &paths);
+}
+
+#[test]
+fn members_that_come_in_one_message() {
+    let paths = [
+        "publish: a bundle",
+        "delivery: of a bundle",
+        "delivery: of a held step",
+        "surplus given back",
+        "worker drained",
+        "worker died",
+        "message lost",
+        "dispatched again",
+        "bus restarted",
+        "consumer made anew",
+        "batch taken over",
+        "run without an outcome",
+        "claim: dropped, ended",
+        "batch converged",
+    ];
+    holds(&scenarios::bundle(), &paths);
+    holds(&scenarios::bundles(), &["publish: a bundle", "claim: dropped, ended", "message lost"]);
+    let two = with(scenarios::bundle(), 2, &[WorkerCrash, NodeCrash]);
+    let two = Scenario { name: "bundle, two faults", waits_for_slot: false, slots: 1, ..two };
+    holds(&two, &["publish: a bundle", "worker died", "orchestrator died"]);
+    let two = with(scenarios::bundle(), 2, &[Expiry, Restart, NewConsumer]);
+    let two = Scenario { name: "bundle, and the bus errs", waits_for_slot: false, slots: 1, ..two };
+    holds(&two, &["publish: a bundle", "bus restarted", "time of a message ran out"]);
+    let two = with(scenarios::bundle(), 2, &[Expiry, Surplus, Abandoned]);
+    let two = Scenario { name: "bundle, given back", slots: 1, ..two };
+    holds(&two, &["delivery: of a step that is given back", "run without an outcome"]);
 }
 
 #[test]
@@ -182,6 +214,7 @@ fn mutants() -> Vec<(M, Scenario, &'static str)> {
     let diamond = |total, faults| with(scenarios::diamond(), total, faults);
     let chain = |total, faults| with(scenarios::chain(), total, faults);
     let batch = |total, faults| with(scenarios::batch(), total, faults);
+    let bundle = |total, faults| with(scenarios::bundle(), total, faults);
     let expansion = |total, faults| with(scenarios::expansion(), total, faults);
     let edges = |total, faults| with(scenarios::late_edges(), total, faults);
     let steps = &["split b", "work w split", "join j work", "other -", "next - split other"];
@@ -219,6 +252,7 @@ fn mutants() -> Vec<(M, Scenario, &'static str)> {
         (M::EdgesNotCompared, edges(0, &[]), parents),
         (M::NoSweep, diamond(1, &[NodeCrash]), end),
         (M::NoReconciler, diamond(1, &[Loss]), end),
+        (M::BundleAcknowledged, bundle(0, &[]), needed),
     ]
 }
 

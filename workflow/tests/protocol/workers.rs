@@ -71,7 +71,33 @@ impl State {
         message.out = true;
         let message = *message;
         let w = &mut self.workers[usize::from(worker)];
-        if let Some(of) = w.given_back(&message)
+        let again = redelivered && !scenario.is(Mutant::NoClaimOnRedelivery);
+        let old = w.doubts && old && !scenario.is(Mutant::NoClaimAfterRestart);
+        let must_claim = again || message.claim_required || old;
+        if message.with > 0 {
+            w.parts.retain(|(of, _)| *of != key);
+            w.parts.push((key, (1 << (message.with + 1)) - 1));
+            w.parts.sort_unstable();
+            watch.reach("delivery: of a bundle");
+        }
+        let claims = must_claim.then_some(redelivered);
+        for slot in message.slots() {
+            self.deliver_step(scenario, worker, Message { slot, ..message }, (key, claims), watch);
+        }
+    }
+
+    /// What becomes of one step that a message brings.
+    fn deliver_step(
+        &mut self,
+        scenario: &Scenario,
+        worker: u8,
+        message: Message,
+        (key, claims): (Key, Option<bool>),
+        watch: &mut Watch,
+    ) {
+        let slot = message.slot;
+        let w = &mut self.workers[usize::from(worker)];
+        if let Some(of) = w.given_back(slot, message.seq)
             && !scenario.is(Mutant::ClaimedWhileGivenBack)
         {
             watch.reach("delivery: of a step that is given back");
@@ -81,19 +107,19 @@ impl State {
                 false if scenario.is(Mutant::LeftWhileGivenBack) => None,
                 false => of.ack.replace(key).filter(|kept| *kept != key),
             };
-            return needless.into_iter().for_each(|key| self.acknowledge(key, false, watch));
+            return self.acknowledge_some(scenario, (worker, slot), needless, watch);
         }
-        let again = redelivered && !scenario.is(Mutant::NoClaimOnRedelivery);
-        let old = w.doubts && old && !scenario.is(Mutant::NoClaimAfterRestart);
-        let must_claim = again || message.claim_required || old;
-        let held = w.place_of(message.slot);
+        let held = w.place_of(slot);
         let known = held.map(|place| dispatched(w.holds[place].attempt, w.holds[place].seq));
-        let phase = if must_claim { Phase::Claiming { redelivered } } else { Phase::Waiting };
+        let phase = match claims {
+            Some(redelivered) => Phase::Claiming { redelivered },
+            None => Phase::Waiting,
+        };
         let fresh = Hold::new(message.slot, message.attempt, message.seq, Some(key), phase);
         match (meet(known, dispatched(message.attempt, message.seq)), held) {
             (Meeting::Older, _) => {
                 watch.reach("delivery: older than the held one");
-                return self.acknowledge(key, false, watch);
+                return self.acknowledge_some(scenario, (worker, slot), Some(key), watch);
             }
             (Meeting::Same, Some(place)) => {
                 watch.reach("delivery: of a held step");
@@ -107,7 +133,7 @@ impl State {
                 }
                 let copies = is_copy && !scenario.is(Mutant::CopyCharged);
                 let needless = previous.filter(|_| replaced || copies);
-                return needless.into_iter().for_each(|key| self.acknowledge(key, false, watch));
+                return self.acknowledge_some(scenario, (worker, slot), needless, watch);
             }
             (Meeting::Later, Some(place)) => {
                 watch.reach("delivery: of a later attempt than the held one");
@@ -120,8 +146,8 @@ impl State {
                 w.holds.sort_unstable_by_key(|hold| hold.slot);
             }
         }
-        if !must_claim && !scenario.waits_for_slot {
-            self.start_slot(scenario, worker, message.slot, watch);
+        if claims.is_none() && !scenario.waits_for_slot {
+            self.start_slot(scenario, worker, slot, watch);
         }
     }
 
@@ -172,7 +198,8 @@ impl State {
         (hold.phase, hold.asked_seq) = (Phase::Reporting(ending), hold.seq);
         if scenario.is(Mutant::AckBeforeCommit) {
             let ack = hold.ack.take();
-            ack.into_iter().for_each(|key| self.acknowledge(key, false, watch));
+            let slot = hold.slot;
+            self.acknowledge_some(scenario, (worker, slot), ack, watch);
         }
     }
 
@@ -184,6 +211,12 @@ impl State {
         w.begun.push((hold.slot, hold.attempt));
         w.begun.sort_unstable();
         self.rows.at(hold.slot.into()).excuse();
+        let message = hold.ack.and_then(|key| self.bus.find(key));
+        if let Some(message) = message.map(|place| self.bus.messages[place]) {
+            // All of it comes back. A member that another message brought here meanwhile is claimed by
+            // whoever gets it, unless this worker has named it by then, which it has: that takes longer.
+            self.excuse_all(&message);
+        }
         watch.reach("run without an outcome");
     }
 
@@ -230,7 +263,7 @@ impl State {
             _ => (true, None),
         };
         if let Some(key) = hold.ack.filter(|_| acknowledges) {
-            self.acknowledge(key, ack_lost, watch);
+            self.acknowledge(scenario, (worker, hold.slot), (key, ack_lost), watch);
         }
         if let Some(next) = next {
             self.go_on(scenario, worker, next, watch);
@@ -276,22 +309,58 @@ impl State {
         }
     }
 
-    /// An acknowledgement leaves the worker. It is wrong unless the step has ended, a later message is on
-    /// the way or will be, or there is another copy.
-    pub(crate) fn acknowledge(&mut self, key: Key, lost: bool, watch: &mut Watch) {
-        let finished = self.rows.is_finished();
-        let done = self
-            .rows
-            .step(key.slot.into())
-            .is_none_or(|step| step.outcome.is_some() || step.dispatch_seq > key.seq || finished);
-        let is_copy = |m: &Message| (m.slot, m.seq) == (key.slot, key.seq) && m.copy != key.copy;
-        let copied = self.bus.messages.iter().any(is_copy);
-        watch.require(done || copied, "a message is acknowledged that is still needed");
+    fn acknowledge_some(
+        &mut self,
+        scenario: &Scenario,
+        of: (u8, u8),
+        key: Option<Key>,
+        watch: &mut Watch,
+    ) {
+        key.into_iter().for_each(|key| self.acknowledge(scenario, of, (key, false), watch));
+    }
+
+    /// A worker is done with a step of a message. The message is acknowledged when it is with all of them.
+    /// That is wrong unless each has ended, a later message of it is on the way or will be, or there is
+    /// another copy.
+    fn acknowledge(
+        &mut self,
+        scenario: &Scenario,
+        (worker, slot): (u8, u8),
+        (key, lost): (Key, bool),
+        watch: &mut Watch,
+    ) {
+        let parts = &mut self.workers[usize::from(worker)].parts;
+        let mut left = 0;
+        if let Some(place) = parts.iter().position(|(of, _)| *of == key) {
+            parts[place].1 &= !(1 << (slot - key.slot));
+            left = parts[place].1;
+            if left == 0 || scenario.is(Mutant::BundleAcknowledged) {
+                parts.remove(place);
+            }
+        }
+        self.require_needless(key, slot, watch);
+        if left != 0 && !scenario.is(Mutant::BundleAcknowledged) {
+            return;
+        }
+        for other in (key.slot..).take(8).filter(|other| left & 1 << (other - key.slot) != 0) {
+            self.require_needless(key, other, watch);
+        }
         if lost {
             watch.reach("acknowledgement lost");
         } else {
             self.bus.acknowledge(key);
         }
+    }
+
+    fn require_needless(&self, key: Key, slot: u8, watch: &mut Watch) {
+        let finished = self.rows.is_finished();
+        let done = self
+            .rows
+            .step(slot.into())
+            .is_none_or(|step| step.outcome.is_some() || step.dispatch_seq > key.seq || finished);
+        let is_copy = |m: &Message| m.brings(slot) && m.seq == key.seq && m.key() != key;
+        let copied = self.bus.messages.iter().any(is_copy);
+        watch.require(done || copied, "a message is acknowledged that is still needed");
     }
 
     /// It is gone with all it held; another one with another id takes its place.

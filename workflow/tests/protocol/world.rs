@@ -4,7 +4,7 @@ use std::hash::{Hash, Hasher};
 
 use tasker_messages::Verdict;
 
-use crate::bus::{Bus, Key, Message};
+use crate::bus::{Bus, Key};
 use crate::fingerprint::Fingerprint;
 use crate::rows::{Asked, Lease, Released, Report, Rows};
 use crate::scenario::{Budget, Ending, Scenario};
@@ -105,6 +105,9 @@ pub(crate) struct Worker {
     pub(crate) holds: Vec<Hold>,
     /// Whether what is old must be claimed: it is new, or has seen the bus restart.
     pub(crate) doubts: bool,
+    /// Of messages that brought several steps, which of these are not done with, as a set that begins with
+    /// the first (`worker/message.rs`).
+    pub(crate) parts: Vec<(Key, u8)>,
     /// Attempts that it began and will not end, by their steps.
     pub(crate) begun: Vec<(u8, u8)>,
     /// Whether it was told to end. When it holds nothing any more, another one takes its place.
@@ -123,10 +126,9 @@ impl Worker {
     }
 
     /// What it is giving back that a message brings again (`worker/giving_back.rs`).
-    pub(crate) fn given_back(&mut self, message: &Message) -> Option<&mut Hold> {
-        let brings = |hold: &&mut Hold| {
-            hold.is_releasing() && hold.slot == message.slot && hold.asked_seq >= message.seq
-        };
+    pub(crate) fn given_back(&mut self, slot: u8, seq: u8) -> Option<&mut Hold> {
+        let brings =
+            |hold: &&mut Hold| hold.is_releasing() && hold.slot == slot && hold.asked_seq >= seq;
         self.holds.iter_mut().filter(brings).min_by_key(|hold| hold.asked_seq)
     }
 

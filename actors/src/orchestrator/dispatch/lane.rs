@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use serde_json::value::RawValue;
 use tasker_bus::ConsumerLoad;
 use tasker_messages::{BatchId, Namespace, Queue, StepId};
-use tasker_store::{OpenBatch, ReadyStep};
+use tasker_store::{Finished, OpenBatch, ReadyStep};
 use tasker_workflow::{Source, WindowLimits, publishable, share_out, window_size};
 
 use super::UNSENT_AFTER;
+use super::bundles::Bundling;
 use super::recording::Dispatch;
 
 /// What a lane serves.
@@ -65,13 +66,15 @@ impl LaneBatch {
         }
     }
 
-    fn span(&self, members: u32) -> Span {
+    /// Members of a batch that limits how many are outstanding are not bundled: it counts them one by one.
+    fn span(&self, members: u32, bundle: u32) -> Span {
         Span {
             batch: self.open.clone(),
             shared: self.shared.clone(),
             from: self.open.published_upto,
             upto: self.open.published_upto + members,
             claim_below: self.claim_below,
+            bundle: if self.open.parallelism.is_none() { bundle } else { 1 },
         }
     }
 
@@ -89,6 +92,8 @@ pub(crate) struct Span {
     pub(crate) from: u32,
     pub(crate) upto: u32,
     pub(crate) claim_below: u32,
+    /// How many of them may come in one message.
+    pub(crate) bundle: u32,
 }
 
 /// What is published at once.
@@ -119,6 +124,8 @@ pub(crate) struct Published {
     pub(crate) dropped: Vec<BatchId>,
     /// Steps that the bus did not take; a sweep finds them.
     pub(crate) failed: Vec<StepId>,
+    /// Members that were sent, and the messages that bring them.
+    pub(crate) sent: (u32, u32),
     /// Whether the durable of the lane is known to exist now.
     pub(crate) ensured: bool,
     pub(crate) generation: u32,
@@ -131,7 +138,7 @@ const MAX_WORK: u32 = 2_048;
 /// Members that a batch has on the bus before it counts as one of the large ones.
 const BEGINNING: u32 = 2_048;
 /// An occupancy read from the bus is trusted for this long when the window is nearly full.
-const FRESH: Duration = Duration::from_millis(20);
+pub(super) const FRESH: Duration = Duration::from_millis(20);
 
 pub(crate) struct Lane {
     steps: VecDeque<Prepared>,
@@ -152,6 +159,12 @@ pub(crate) struct Lane {
     outstanding: u32,
     looked_at: Option<Instant>,
     rate: Rate,
+    pub(crate) bundling: Bundling,
+    steps_each: StepsEach,
+    /// Steps have ended since it was looked at, so that there may be more room than is known.
+    has_moved: bool,
+    /// A look is planned.
+    pub(crate) looks_soon: bool,
     /// Something was published since the last sweep.
     served: bool,
     /// Nothing was, although something waits.
@@ -173,6 +186,10 @@ impl Lane {
             outstanding: 0,
             looked_at: None,
             rate: Rate::new(Instant::now()),
+            bundling: Bundling::default(),
+            steps_each: StepsEach::default(),
+            has_moved: false,
+            looks_soon: false,
             served: false,
             starved: false,
         }
@@ -240,9 +257,16 @@ impl Lane {
     }
 
     /// Steps of this lane have ended.
-    pub(crate) fn finished(&mut self, steps: u32, now: Instant) {
-        self.outstanding = self.outstanding.saturating_sub(steps);
-        self.rate.add(steps, now);
+    pub(crate) fn finished(&mut self, finished: Finished, now: Instant) {
+        self.outstanding = self.outstanding.saturating_sub(finished.steps);
+        self.rate.add(finished.steps, now);
+        self.has_moved = true;
+        self.bundling.note(finished);
+        if !self.bundling.is_on() {
+            // What waits in bundles may be more than is known now: a window too much, but slow steps that
+            // were taken for bundles would leave workers idle.
+            self.steps_each = StepsEach::default();
+        }
     }
 
     /// What the bus says is outstanding. Once acknowledgements were lost with the server, their messages fill
@@ -257,7 +281,7 @@ impl Lane {
         match load {
             Some(load) => {
                 let n = load.pending + if acks_were_lost { 0 } else { load.ack_pending };
-                self.outstanding = u32::try_from(n).unwrap_or(u32::MAX);
+                self.outstanding = self.steps_each.steps(n);
             }
             // No durable: whatever was on it is gone, and the reconciler sends it again.
             None => {
@@ -266,6 +290,12 @@ impl Lane {
             }
         }
         self.looked_at = Some(now);
+        self.has_moved = false;
+    }
+
+    /// Whether to look soon: it has no room as far as is known, and has moved since that was seen.
+    pub(crate) fn is_to_look_soon(&mut self) -> bool {
+        self.waits() && self.has_moved && !std::mem::replace(&mut self.looks_soon, true)
     }
 
     /// Whether the occupancy must be read from the bus before more is published: it is remembered
@@ -281,7 +311,9 @@ impl Lane {
 
     /// Takes what fits into the window: single steps first, in order, then members of batches, each of
     /// which has its turn.
-    pub(crate) fn take(&mut self, limits: WindowLimits, quantum: u32) -> Work {
+    pub(crate) fn take(&mut self, limits: WindowLimits, quantum: u32, bundle_max: u32) -> Work {
+        let bundles = self.bundling.is_on() && self.max_running.is_none();
+        let bundle = if bundles { bundle_max } else { 1 };
         let window = self.window(limits);
         let mut room = window.saturating_sub(self.outstanding).min(MAX_WORK);
         // Many small publishes cost more than a few larger ones.
@@ -305,7 +337,7 @@ impl Lane {
         for (batch, share) in self.batches.iter_mut().zip(share_out(room, quantum, &sources)) {
             batch.credit = share.credit;
             if share.members > 0 {
-                spans.push(batch.span(share.members));
+                spans.push(batch.span(share.members, bundle));
             }
         }
         Work { steps, spans, ensured: self.ensured, generation: self.generation }
@@ -329,9 +361,39 @@ impl Lane {
             b.open.published_upto < b.open.expected && !published.dropped.contains(&b.open.id)
         });
         self.outstanding = self.outstanding.saturating_add(sent);
+        self.steps_each.note(published);
         if sent > 0 {
             (self.served, self.starved) = (true, false);
         }
+    }
+}
+
+/// How many steps a message brings: of the last ones that were published, each publish counting half as much
+/// as the one after it.
+struct StepsEach {
+    steps: f64,
+    messages: f64,
+}
+
+impl Default for StepsEach {
+    fn default() -> Self {
+        Self { steps: 1.0, messages: 1.0 }
+    }
+}
+
+impl StepsEach {
+    fn note(&mut self, published: &Published) {
+        let singles = published.steps.len() as f64;
+        let (members, bundles) = published.sent;
+        if singles + f64::from(bundles) > 0.0 {
+            self.steps = self.steps / 2.0 + singles + f64::from(members);
+            self.messages = self.messages / 2.0 + singles + f64::from(bundles);
+        }
+    }
+
+    /// What so many messages bring. The cast saturates.
+    fn steps(&self, messages: u64) -> u32 {
+        (messages as f64 * self.steps / self.messages).ceil() as u32
     }
 }
 
@@ -403,7 +465,7 @@ mod tests {
     fn publish(lane: &mut Lane, max_running: Option<u32>) -> usize {
         let bounds = WindowLimits { min: 256, max: 4_096 };
         lane.max_running = max_running;
-        let work = lane.take(lane.bounds(bounds), 512);
+        let work = lane.take(lane.bounds(bounds), 512, 16);
         let steps = work.steps.iter().map(|p| (p.step.id, p.step.dispatch_seq)).collect();
         lane.settle(&Published { steps, ..work.unpublished() });
         work.steps.len()
@@ -413,7 +475,7 @@ mod tests {
     fn what_is_being_published_is_known_until_that_has_ended() {
         let mut lane = lane(3);
         let bounds = WindowLimits { min: 256, max: 4_096 };
-        let work = lane.take(bounds, 512);
+        let work = lane.take(bounds, 512, 16);
         let taken: Vec<Dispatch> = work.steps.iter().map(Prepared::dispatch).collect();
         assert_eq!((lane.under_way.clone(), taken.len()), (taken, 3));
         // Also if the bus took none of it, or nobody knows.
@@ -426,13 +488,17 @@ mod tests {
         let mut lane = lane(100);
         assert_eq!(publish(&mut lane, Some(3)), 6);
         assert_eq!(publish(&mut lane, Some(3)), 0);
-        lane.finished(2, Instant::now());
+        lane.finished(steps(2), Instant::now());
         assert_eq!(publish(&mut lane, Some(3)), 2);
         // A lower limit is kept to by and by, a higher one at once.
-        lane.finished(3, Instant::now());
+        lane.finished(steps(3), Instant::now());
         assert_eq!(publish(&mut lane, Some(1)), 0);
         assert_eq!(publish(&mut lane, Some(4)), 5);
         assert_eq!(publish(&mut lane, None), 87);
+    }
+
+    fn steps(steps: u32) -> Finished {
+        Finished { steps, ..Finished::default() }
     }
 
     fn load(pending: u64, ack_pending: u64) -> ConsumerLoad {
@@ -503,7 +569,7 @@ mod tests {
             for (taken_over, from_another) in told {
                 lane.add_batch(batch(*taken_over, *from_another));
             }
-            let work = lane.take(WindowLimits { min: 256, max: 4_096 }, 512);
+            let work = lane.take(WindowLimits { min: 256, max: 4_096 }, 512, 16);
             let spans: Vec<_> = work.spans.iter().map(|s| (s.from, s.claim_below)).collect();
             assert_eq!(spans, [(7, claim_below)], "{told:?}");
         }
@@ -523,7 +589,7 @@ mod tests {
         }
         assert_eq!(lane.steps.len(), 6, "five of its own, and one that a sweep found");
         let bounds = WindowLimits { min: 256, max: 4_096 };
-        let work = lane.take(lane.bounds(bounds), 512);
+        let work = lane.take(lane.bounds(bounds), 512, 16);
         let swept: Vec<bool> = work.steps.iter().map(|p| p.swept).collect();
         assert_eq!(swept, [true, false, false, false, false, true]);
     }

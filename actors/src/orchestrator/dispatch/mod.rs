@@ -2,6 +2,7 @@
 //! makes steps ready, by heartbeats and by its own sweep; emits work items. What is lost when it
 //! dies: nothing; the rows of ready steps are the outbox, and every node sweeps them.
 
+mod bundles;
 mod lane;
 mod publish;
 mod recording;
@@ -16,10 +17,10 @@ use std::time::{Duration, Instant};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tasker_bus::ConsumerLoad;
 use tasker_messages::{BatchId, Namespace, Queue, StepId};
-use tasker_store::{KnownResults, OpenBatch, ReadyStep};
+use tasker_store::{Finished, KnownResults, OpenBatch, ReadyStep};
 use tasker_workflow::WindowLimits;
 
-use self::lane::{Lane, Prepared, Published};
+use self::lane::{FRESH, Lane, Prepared, Published};
 use self::recording::{Dispatch, Recording};
 use self::sweep::claim_batches;
 use super::Links;
@@ -44,16 +45,18 @@ pub(crate) enum DispatchMessage {
     Swept(u64, Vec<Prepared>),
     /// Batches whose members this node publishes.
     Batches(Vec<OpenBatch>),
-    /// So many steps of these queues have ended.
-    Finished(Namespace, HashMap<Queue, u32>),
+    /// These steps of these queues have ended.
+    Finished(Namespace, HashMap<Queue, Finished>),
     /// So many members remain of these batches, which limit how many are outstanding.
     Remaining(Namespace, Vec<(BatchId, u32)>),
-    /// So many slots are alive on this queue.
-    Slots(Namespace, Queue, u32),
+    /// So many slots are alive on this queue, and whether all of its workers take bundles.
+    Slots(Namespace, Queue, u32, bool),
     /// The limits of these queues are other ones than before.
     Limited(Vec<LaneKey>),
     /// The bus was asked how much is outstanding.
     Load(LaneKey, Option<ConsumerLoad>),
+    /// A lane without room may have some by now.
+    Pump(LaneKey),
     /// Something was published.
     Published(LaneKey, Box<Published>),
     /// Look for ready steps that were not published.
@@ -124,9 +127,10 @@ impl Actor for DispatchActor {
             DispatchMessage::Remaining(namespace, batches) => {
                 state.remaining(&myself, &namespace, &batches);
             }
-            DispatchMessage::Slots(namespace, queue, slots) => {
+            DispatchMessage::Slots(namespace, queue, slots, bundles) => {
                 let key = (namespace, queue);
-                state.lane(&key).slots = slots;
+                let lane = state.lane(&key);
+                (lane.slots, lane.bundling.taken) = (slots, bundles);
                 state.pump(&myself, &key);
             }
             DispatchMessage::Limited(keys) => state.limited(&myself, &keys),
@@ -135,6 +139,10 @@ impl Actor for DispatchActor {
                 let lane = state.lane(&key);
                 lane.busy = false;
                 lane.observe(load, acks_were_lost, Instant::now());
+                state.pump(&myself, &key);
+            }
+            DispatchMessage::Pump(key) => {
+                state.lane(&key).looks_soon = false;
                 state.pump(&myself, &key);
             }
             DispatchMessage::Published(key, published) => {
@@ -262,13 +270,13 @@ impl DispatchState {
         &mut self,
         myself: &ActorRef<DispatchMessage>,
         namespace: &Namespace,
-        queues: HashMap<Queue, u32>,
+        queues: HashMap<Queue, Finished>,
     ) {
         self.calm.disturb();
         let now = Instant::now();
-        for (queue, steps) in queues {
+        for (queue, finished) in queues {
             let key = (namespace.clone(), queue);
-            self.lane(&key).finished(steps, now);
+            self.lane(&key).finished(finished, now);
             self.pump(myself, &key);
         }
     }
@@ -289,7 +297,8 @@ impl DispatchState {
     /// Publishes what fits into the window of a lane, if something waits and nothing is under way.
     fn pump(&mut self, myself: &ActorRef<DispatchMessage>, key: &LaneKey) {
         let limits = self.limits(key);
-        let quantum = self.node.settings.dispatch.quantum;
+        let (quantum, bundle_max) =
+            (self.node.settings.dispatch.quantum, self.node.settings.dispatch.bundle_max);
         let lane = self.lane(key);
         if lane.busy || !lane.waits() {
             return;
@@ -299,8 +308,12 @@ impl DispatchState {
             self.look(myself, key.clone());
             return;
         }
-        let work = lane.take(limits, quantum);
+        let work = lane.take(limits, quantum, bundle_max);
         if work.steps.is_empty() && work.spans.is_empty() {
+            if lane.is_to_look_soon() {
+                let key = key.clone();
+                myself.send_after(FRESH, || DispatchMessage::Pump(key));
+            }
             return;
         }
         lane.busy = true;

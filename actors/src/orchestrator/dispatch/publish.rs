@@ -7,9 +7,10 @@ use std::time::Instant;
 use serde_json::value::RawValue;
 use tasker_bus::Outgoing;
 use tasker_guards::{CrashPoint, Guard, guard_is_off, pass};
-use tasker_messages::{BatchId, SharedStep, StepId, TaskId, WorkItem, subject};
-use tasker_store::{KnownResults, MemberRow, ReadyStep, StoreError};
+use tasker_messages::{BatchId, BundledMember, SharedStep, StepId, TaskId, WorkItem, subject};
+use tasker_store::{KnownResults, MemberRow, ReadyStep, SentSpan, StoreError};
 
+use super::bundles::group;
 use super::lane::{LaneKey, MemberShared, Prepared, Published, Span, Work};
 use crate::orchestrator::Node;
 
@@ -151,15 +152,20 @@ async fn publish_all(
         limited: node.limits.max_running(&key.0, &key.1).is_some(),
         fresh_until_ms: fresh_until_ms(node, known_since),
     };
-    let mut member = members.iter().peekable();
+    let mut bundles: Vec<usize> = Vec::new();
+    let mut rest = &members[..];
     for span in &work.spans {
-        let end = span.batch.id.member(span.upto - 1);
-        while let Some(row) =
-            member.next_if(|row| row.id <= end && row.id >= span.batch.id.member(0))
-        {
-            messages.push(outgoing(&subject, &member_item(node, &common, span, row)));
+        let low = span.batch.id.member(0);
+        let high = span.batch.id.member(span.upto - 1);
+        let its = rest.iter().take_while(|row| row.id <= high && row.id >= low).count();
+        let (rows, behind) = rest.split_at(its);
+        rest = behind;
+        for members in group(rows, span.bundle, span.claim_below) {
+            bundles.push(members.len());
+            messages.push(outgoing(&subject, &member_item(node, &common, span, members)));
         }
     }
+    count_bundles(&bundles);
     metrics::histogram!("tasker_dispatch_set_size").record(messages.len() as f64);
     pass(CrashPoint::PublishBegins);
     let mut results = node.bus.publish_batch(messages).await.into_iter();
@@ -172,7 +178,10 @@ async fn publish_all(
             _ => published.failed.push(prepared.step.id),
         }
     }
-    let confirmed: Vec<bool> = results.map(|r| r.is_ok()).collect();
+    published.sent = (members.len() as u32, bundles.len() as u32);
+    let confirmed =
+        results.zip(bundles).flat_map(|(r, members)| std::iter::repeat_n(r.is_ok(), members));
+    let confirmed: Vec<bool> = confirmed.collect();
     record_members(node, &work.spans, &members, &confirmed, published).await
 }
 
@@ -210,7 +219,8 @@ async fn record_members(
             .find(|(row, ok)| !**ok && row.id >= low && row.id <= high);
         let upto = lost.map_or(span.upto, |(row, _)| row.id.ordinal());
         if upto > span.from {
-            reached.push((span.batch.id, span.from, upto));
+            let (batch, from, bundled) = (span.batch.id, span.from, span.bundle);
+            reached.push(SentSpan { batch, from, upto, bundled });
         }
     }
     if reached.is_empty() {
@@ -219,7 +229,7 @@ async fn record_members(
     let lease_ms = super::sweep::PUBLISHER_LEASE.as_millis() as u64;
     let advanced = node.store.advance_published(&reached, node.id, lease_ms).await?;
     pass(CrashPoint::MembersRecorded);
-    for (id, from, upto) in reached {
+    for SentSpan { batch: id, from, upto, .. } in reached {
         let Some(span) = spans.iter().find(|s| s.batch.id == id && s.from == from) else {
             continue;
         };
@@ -276,6 +286,7 @@ pub(crate) fn work_item(node: &Node, prepared: &Prepared) -> WorkItem {
         cursor: step.cursor.clone().and_then(|text| RawValue::from_string(text).ok()),
         shared: prepared.shared.clone(),
         limited: node.limits.max_running(&step.namespace, &step.queue).is_some(),
+        bundled: Vec::new(),
     }
 }
 
@@ -287,13 +298,26 @@ fn fresh_until_ms(node: &Node, known_since: Instant) -> i64 {
     known.saturating_add(i64::try_from(window.as_millis()).unwrap_or(i64::MAX))
 }
 
+/// Counts the members that come in one message with others.
+fn count_bundles(bundles: &[usize]) {
+    let bundled: usize = bundles.iter().filter(|members| **members > 1).sum();
+    metrics::counter!("tasker_dispatch_bundled_members_total").increment(bundled as u64);
+}
+
 /// What the members of a publish have in common.
 struct Members {
     limited: bool,
     fresh_until_ms: i64,
 }
 
-fn member_item(node: &Node, common: &Members, span: &Span, row: &MemberRow) -> WorkItem {
+/// The message of one member, or of several of which the first stands for all.
+fn member_item(node: &Node, common: &Members, span: &Span, members: &[MemberRow]) -> WorkItem {
+    let row = &members[0];
+    let bundled = members[1..].iter().map(|row| BundledMember {
+        ordinal: row.id.ordinal(),
+        name: row.name.as_str().into(),
+        cursor: cursor_of(row),
+    });
     WorkItem {
         task_id: span.batch.task_id,
         step_id: row.id,
@@ -308,13 +332,18 @@ fn member_item(node: &Node, common: &Members, span: &Span, row: &MemberRow) -> W
             || row.id.ordinal() < span.claim_below,
         fresh_until_ms: Some(common.fresh_until_ms),
         node: node.id,
-        cursor: row.cursor.clone().and_then(|text| RawValue::from_string(text).ok()),
+        cursor: cursor_of(row),
+        bundled: bundled.collect(),
         shared: match &span.shared {
             MemberShared::Inline(shared) => Some(Arc::clone(shared)),
             MemberShared::Unknown | MemberShared::OnRequest => None,
         },
         limited: common.limited,
     }
+}
+
+fn cursor_of(row: &MemberRow) -> Option<Box<RawValue>> {
+    row.cursor.clone().and_then(|text| RawValue::from_string(text).ok())
 }
 
 fn outgoing(subject: &str, item: &WorkItem) -> Outgoing {

@@ -33,15 +33,25 @@ pub(super) struct Cut {
 }
 
 impl Cut {
-    fn new(epoch: u64, steps: HashSet<StepId>, load: &ConsumerLoad, last_sequence: u64) -> Self {
+    pub(super) fn new(
+        epoch: u64,
+        steps: HashSet<StepId>,
+        load: &ConsumerLoad,
+        last_sequence: u64,
+    ) -> Self {
         // A server that has lost the end of its stream, but not what the consumer had delivered of it, says
         // of messages that are still to be stored that they are delivered.
         let upto = (load.delivered_stream_seq <= last_sequence).then_some(last_sequence);
         Self { epoch, steps, upto, delivered: None }
     }
 
+    /// Whether it was made on this connection.
+    pub(super) fn is_of(&self, epoch: u64) -> bool {
+        self.epoch == epoch
+    }
+
     /// Takes note of what the consumer says now.
-    fn note(&mut self, load: &ConsumerLoad, now: Instant) {
+    pub(super) fn note(&mut self, load: &ConsumerLoad, now: Instant) {
         let all =
             load.pending == 0 || self.upto.is_some_and(|upto| load.delivered_stream_seq >= upto);
         if all && self.delivered.is_none() {
@@ -51,7 +61,7 @@ impl Cut {
 
     /// Whether each worker has named since then what it holds: the first sign of life may come too early to
     /// name it.
-    fn all_are_named(&self, heartbeat: Duration, now: Instant) -> bool {
+    pub(super) fn all_are_named(&self, heartbeat: Duration, now: Instant) -> bool {
         self.delivered.is_some_and(|at| now.duration_since(at) >= 2 * heartbeat + GRACE)
     }
 }
@@ -100,17 +110,17 @@ async fn begin(
 
 async fn unheld(node: &Node, queue: &Dispatched) -> Result<HashSet<StepId>, StoreError> {
     let most = node.settings.reconciler.max_redispatch;
-    let found = node.store.find_lost(&queue.namespace, &queue.queue, 0, most).await?;
+    let found = node.store.find_lost((&queue.namespace, &queue.queue), None, 0, most).await?;
     Ok(found.steps.into_iter().collect())
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     const HEARTBEAT: Duration = Duration::from_secs(1);
 
-    fn load(pending: u64, delivered_stream_seq: u64) -> ConsumerLoad {
+    pub(in super::super) fn load(pending: u64, delivered_stream_seq: u64) -> ConsumerLoad {
         ConsumerLoad {
             created_unix_nanos: 0,
             age: Duration::ZERO,

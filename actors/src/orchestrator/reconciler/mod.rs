@@ -4,6 +4,7 @@
 mod cut;
 mod queues;
 mod stalls;
+mod still;
 mod streams;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};

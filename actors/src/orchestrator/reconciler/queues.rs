@@ -9,6 +9,7 @@ use tasker_store::{Dispatched, StoreError};
 
 use super::cut::{self, Cuts};
 use super::stalls::{Standing, is_stalled, make_anew};
+use super::still::{self, Stills};
 use crate::orchestrator::dispatch::ensure_queue;
 use crate::orchestrator::node::Node;
 
@@ -21,6 +22,7 @@ pub(super) struct Suspected {
     missing: HashMap<Key, Suspicion>,
     standing: Standing,
     cuts: Cuts,
+    stills: Stills,
 }
 
 /// The steps that were missing in every check since.
@@ -37,7 +39,11 @@ pub(super) async fn check(node: &Node, suspected: &mut Suspected) -> Result<(), 
     if !node.acks_were_lost() {
         suspected.cuts.clear();
     }
-    for queue in node.store.count_dispatched().await? {
+    let queues = node.store.count_dispatched().await?;
+    let is_there =
+        |key: &Key| queues.iter().any(|queue| queue.namespace == key.0 && queue.queue == key.1);
+    suspected.stills.retain(|key, _| is_there(key));
+    for queue in queues {
         let key = (queue.namespace.clone(), queue.queue.clone());
         let epoch = node.bus.connection().borrow().epoch;
         let load = node.bus.consumer_load(&queue.namespace, &queue.queue).await;
@@ -49,6 +55,7 @@ pub(super) async fn check(node: &Node, suspected: &mut Suspected) -> Result<(), 
                     continue;
                 }
                 cut::check(node, &queue, (epoch, &load), &mut suspected.cuts).await?;
+                still::check(node, &queue, (epoch, &load), &mut suspected.stills).await?;
                 load.pending + load.ack_pending
             }
             Ok(None) => {
@@ -80,8 +87,8 @@ async fn make_missing(node: &Node, key: &Key) {
     }
 }
 
-/// A queue has lost messages if the rows say that more is on the bus than its consumer knows of, in
-/// every check over a while. Only steps that were missing all that time are sent again. Returns what is
+/// A queue has lost messages if the rows say that more of them are on the bus than its consumer knows of, in
+/// every check over a while. A lost one may have brought as many steps as any. Only steps that were missing all that time are sent again. Returns what is
 /// still only suspected.
 async fn compare(
     node: &Node,
@@ -90,7 +97,7 @@ async fn compare(
     before: Option<&Suspicion>,
 ) -> Result<Option<Suspicion>, StoreError> {
     let settings = &node.settings.reconciler;
-    let missing = queue.outstanding.saturating_sub(on_bus);
+    let missing = queue.messages.saturating_sub(on_bus).saturating_mul(u64::from(queue.bundled));
     metrics::gauge!("tasker_reconciler_missing_steps",
         "namespace" => queue.namespace.to_string(), "queue" => queue.queue.to_string())
     .set(missing as f64);
@@ -143,7 +150,11 @@ async fn find_missing(
     // them wait in the consumer.
     let limit =
         missing.saturating_mul(2).saturating_add(64).min(u64::from(settings.max_redispatch));
-    let lost =
-        node.store.find_lost(&queue.namespace, &queue.queue, settings.interval_ms, limit as u32);
+    let lost = node.store.find_lost(
+        (&queue.namespace, &queue.queue),
+        None,
+        settings.interval_ms,
+        limit as u32,
+    );
     Ok(lost.await?.steps.into_iter().collect())
 }

@@ -70,7 +70,7 @@ async fn redispatch_all(node: &Node, queue: &Dispatched) -> Result<u32, StoreErr
     let (place, why) = ((&queue.namespace, &queue.queue), (node.id, RecoveryKind::NewStream));
     let mut sent = 0;
     while !guard_is_off(Guard::Reconciler) {
-        let lost = node.store.find_lost(&queue.namespace, &queue.queue, 0, limit).await?.steps;
+        let lost = node.store.find_lost(place, None, 0, limit).await?.steps;
         let now = node.store.redispatch(place, &lost, why).await?;
         sent += now;
         if now == 0 || (lost.len() as u32) < limit {

@@ -202,7 +202,9 @@ impl Rows {
             let members = self.existing().filter(|(slot, _)| scenario.batch_of(*slot) == Some(n));
             let held_back = members.filter(|(_, step)| held_back(step)).count() as i32;
             let ended = i32::from(batch.succeeded) + i32::from(batch.failed);
-            outstanding += i32::from(batch.published_upto) - ended - held_back;
+            let steps = i32::from(batch.published_upto) - ended - held_back;
+            // The fewest messages that can have brought them.
+            outstanding += steps.max(0).unsigned_abs().div_ceil(batch.bundled.into()) as i32;
         }
         let single = |(slot, step): &(usize, &Step)| {
             scenario.batch_of(*slot).is_none()

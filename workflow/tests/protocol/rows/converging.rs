@@ -157,6 +157,7 @@ impl Rows {
                 settled: false,
                 expanded_upto: 0,
                 published_upto: 0,
+                bundled: 1,
                 publisher: None,
                 remaining: shape.members as i8,
                 succeeded: 0,

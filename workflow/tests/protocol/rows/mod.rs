@@ -98,6 +98,8 @@ pub(crate) struct Batch {
     pub(crate) settled: bool,
     pub(crate) expanded_upto: u8,
     pub(crate) published_upto: u8,
+    /// How many members one of its messages brings at most.
+    pub(crate) bundled: u8,
     pub(crate) publisher: Option<u8>,
     pub(crate) remaining: i8,
     pub(crate) succeeded: i8,

@@ -1,0 +1,120 @@
+//! Bundles: several members of a batch in one message, while members are so quick that a message for each
+//! costs more than running them.
+
+use tasker_store::{Finished, MemberRow};
+
+/// A member that takes no longer is quick, in milliseconds.
+const QUICK_MS: u32 = 5;
+/// So many members in a row must have been quick before they are bundled.
+const QUICK_IN_A_ROW: u32 = 64;
+/// Names and ranges of one bundle: far below what a message may have.
+const MAX_BYTES: usize = 64 * 1024;
+
+/// Whether the members of a queue are quick, and its workers take bundles.
+#[derive(Debug, Default)]
+pub(super) struct Bundling {
+    quick: u32,
+    /// Whether all of its workers that are alive take them, and there are any.
+    pub(super) taken: bool,
+}
+
+impl Bundling {
+    pub(super) fn note(&mut self, finished: Finished) {
+        if finished.slowest_member_ms > QUICK_MS {
+            self.quick = 0;
+        } else {
+            self.quick = self.quick.saturating_add(finished.members);
+        }
+    }
+
+    pub(super) fn is_on(&self) -> bool {
+        self.taken && self.quick >= QUICK_IN_A_ROW
+    }
+}
+
+/// Cuts consecutive members into messages of at most so many. What was dispatched before, or must be
+/// claimed, comes by itself; so do all members below `claim_below`.
+pub(super) fn group(rows: &[MemberRow], most: u32, claim_below: u32) -> Vec<&[MemberRow]> {
+    let fits = |row: &MemberRow| {
+        row.attempt == 1
+            && row.dispatch_seq == 1
+            && !row.claim_required
+            && row.id.ordinal() >= claim_below
+    };
+    let bytes = |row: &MemberRow| row.name.len() + row.cursor.as_ref().map_or(0, String::len);
+    let (mut groups, mut from, mut size) = (Vec::new(), 0, 0);
+    for (at, row) in rows.iter().enumerate() {
+        let goes_on = at > from
+            && at - from < most as usize
+            && size + bytes(row) <= MAX_BYTES
+            && fits(row)
+            && fits(&rows[from]);
+        if at > from && !goes_on {
+            groups.push(&rows[from..at]);
+            (from, size) = (at, 0);
+        }
+        size += bytes(row);
+    }
+    if from < rows.len() {
+        groups.push(&rows[from..]);
+    }
+    groups
+}
+
+#[cfg(test)]
+mod tests {
+    use tasker_messages::BatchId;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn finished(members: u32, slowest_member_ms: u32) -> Finished {
+        Finished { steps: members, members, slowest_member_ms }
+    }
+
+    #[test]
+    fn members_are_bundled_while_they_are_quick() {
+        let mut bundling = Bundling { taken: true, ..Bundling::default() };
+        bundling.note(finished(QUICK_IN_A_ROW - 1, QUICK_MS));
+        assert!(!bundling.is_on());
+        bundling.note(Finished { steps: 9, ..Finished::default() });
+        assert!(!bundling.is_on(), "other steps say nothing");
+        bundling.note(finished(1, 0));
+        assert!(bundling.is_on());
+        bundling.taken = false;
+        assert!(!bundling.is_on(), "a worker would not know what it gets");
+        bundling.taken = true;
+        bundling.note(finished(1_000, QUICK_MS + 1));
+        assert!(!bundling.is_on());
+    }
+
+    #[test]
+    fn what_is_not_fresh_comes_by_itself() {
+        let batch = BatchId::from_uuid(Uuid::nil());
+        let row = |n: u32, cursor_bytes: usize| MemberRow {
+            id: batch.member(n),
+            name: "m".into(),
+            attempt: 1,
+            dispatch_seq: 1,
+            cursor: Some("x".repeat(cursor_bytes)),
+            claim_required: false,
+        };
+        let mut rows: Vec<MemberRow> = (0..20).map(|n| row(n, 10)).collect();
+        rows[9].attempt = 2;
+        rows[13].claim_required = true;
+        rows[14].dispatch_seq = 2;
+        rows[17] = row(17, MAX_BYTES);
+        rows[18] = row(18, MAX_BYTES - 100);
+        let sizes = |rows, most, claim_below| -> Vec<usize> {
+            group(rows, most, claim_below).iter().map(|members| members.len()).collect()
+        };
+        // 0 1 2 | 3 4 5 6 | 7 8 | 9 | 10 11 12 | 13 | 14 | 15 16 | 17 | 18 19
+        assert_eq!(sizes(&rows, 4, 3), [1, 1, 1, 4, 2, 1, 3, 1, 1, 2, 1, 2]);
+        assert_eq!(sizes(&rows, 1, 0), [1; 20]);
+        assert_eq!(sizes(&[], 4, 0), [0; 0]);
+        let ids = |groups: Vec<&[MemberRow]>| -> Vec<u32> {
+            groups.concat().iter().map(|row| row.id.ordinal()).collect()
+        };
+        assert_eq!(ids(group(&rows, 16, 0)), (0..20).collect::<Vec<_>>());
+    }
+}
