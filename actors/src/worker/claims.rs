@@ -13,6 +13,7 @@ use tasker_messages::{Claim, ClaimReply, ClaimRequest, ClaimVerdict, Namespace};
 
 use super::core::Core;
 use super::execute::{Step, run_step};
+use super::held::HeldStep;
 use super::retry::BackOff;
 
 /// Asks whether redelivered steps may run.
@@ -112,9 +113,33 @@ async fn claim(core: &Arc<Core>, namespace: &Namespace, set: Vec<Asking>) {
             "an answer does not fit its claims; what has no verdict comes back"
         );
     }
+    let mut set_aside = Vec::new();
     for (asking, verdict) in set.into_iter().zip(reply.verdicts) {
-        follow(core, asking.step, verdict).await;
+        let Asking { step, redelivered } = asking;
+        if redelivered
+            && matches!(verdict, ClaimVerdict::Run { .. })
+            && !core.held.runs_first(&step.hold)
+        {
+            set_aside.push((step, verdict));
+        } else {
+            follow(core, step, verdict).await;
+        }
     }
+    give_back(core, set_aside);
+}
+
+/// Members that came again in one message, which one of them may have cost the life of its worker: only the
+/// first that is granted is run here. The others come again by themselves, so that none is charged for what
+/// another one does.
+fn give_back(core: &Arc<Core>, set_aside: Vec<(Step, ClaimVerdict)>) {
+    let take = |(step, verdict): (Step, ClaimVerdict)| {
+        if let ClaimVerdict::Run { attempt, .. } = verdict {
+            core.held.granted(&step.hold, attempt);
+        }
+        core.held.take_one(step.hold)
+    };
+    let steps: Vec<HeldStep> = set_aside.into_iter().filter_map(take).collect();
+    Core::give_back_later(core, steps);
 }
 
 /// Asks until there is an answer; `None` if the request is refused for good.

@@ -95,14 +95,19 @@ impl Core {
     /// always wait. Nobody waits for the answer, but a drain.
     pub(crate) fn give_back_surplus(core: &Arc<Self>, age: Duration) {
         let surplus = core.held.take_surplus(age, core.ledger.queues() as usize);
-        if surplus.is_empty() {
+        Self::give_back_later(core, surplus);
+    }
+
+    /// Gives steps back that were taken from their holds, without waiting for the answer.
+    pub(crate) fn give_back_later(core: &Arc<Self>, steps: Vec<HeldStep>) {
+        if steps.is_empty() {
             return;
         }
-        counter!("tasker_worker_steps_given_back_total").increment(surplus.len() as u64);
+        counter!("tasker_worker_steps_given_back_total").increment(steps.len() as u64);
         let mut given_back = core.given_back.lock().unwrap_or_else(PoisonError::into_inner);
         while given_back.try_join_next().is_some() {}
         let core = Arc::clone(core);
-        given_back.spawn(async move { core.release_all(surplus).await });
+        given_back.spawn(async move { core.release_all(steps).await });
     }
 
     /// Returns when what is being given back by [`Self::give_back_surplus`] has been answered. Given up

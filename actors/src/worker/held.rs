@@ -187,6 +187,21 @@ impl HeldSteps {
         }
     }
 
+    /// Whether it is the first of the steps that its message brought of which that is asked.
+    pub(crate) fn runs_first(&self, hold: &Hold) -> bool {
+        let first = self.with(hold, |step| step.ack.as_ref().is_none_or(Message::runs_first));
+        first.unwrap_or(true)
+    }
+
+    /// Takes a step from its hold, to be given back.
+    pub(crate) fn take_one(&self, hold: Hold) -> Option<HeldStep> {
+        let mut steps = self.steps();
+        let mut taken = remove(&mut steps, hold.step_id, hold.serial);
+        self.giving_back.begin(taken.iter_mut().map(HeldStep::given_back));
+        drop(steps);
+        taken
+    }
+
     /// The claim was granted.
     pub(crate) fn granted(&self, hold: &Hold, attempt: u32) {
         self.unfinished().remove(&hold.step_id);

@@ -189,7 +189,7 @@ impl Ledger {
     /// Brings the count of idle credit up to what is known of a queue now.
     pub(crate) fn note_idle(&self, here: &mut Here) {
         let waiting = u32::try_from(here.backlog).unwrap_or(u32::MAX);
-        let idle = here.credit.saturating_sub(waiting);
+        let idle = here.credit.saturating_sub(waiting).saturating_mul(here.each());
         if idle == here.idle {
             return;
         }
@@ -212,8 +212,14 @@ impl Ledger {
         }
         let mut account = self.account();
         let booked = account.credit.saturating_sub(here.credit * here.each());
+        let fewer = more < here.more;
         here.more = more;
         account.credit = booked + here.credit * here.each();
+        let wake = fewer && std::mem::take(&mut account.starved);
+        drop(account);
+        if wake {
+            self.freed.send_replace(());
+        }
     }
 
     /// Deliveries of a queue that were asked for and do not come.
@@ -458,6 +464,39 @@ mod tests {
             }
         }
         assert!(ahead, "something is fetched ahead");
+    }
+
+    #[test]
+    fn deliveries_that_bring_several_steps_are_booked_as_such() {
+        let ledger = Ledger::new(64);
+        ledger.add_queue();
+        let mut here = here(0, 1_000);
+        assert_eq!(ledger.ask(&here, false), Ask::Request(64));
+        here.credit = 64;
+        ledger.take(&here);
+        here.credit -= 1;
+        ledger.take_more(15);
+        // As many are booked for each that is still to come, so that nothing is asked for meanwhile.
+        ledger.note_each(&mut here, 16);
+        let credit = ledger.account().credit;
+        assert_eq!((credit, ledger.busy()), (63 * 16, 16));
+        assert_eq!(ledger.ask(&here, true), Ask::Wait);
+        ledger.void(&here, 61);
+        here.credit = 2;
+        assert_eq!(ledger.account().credit, 2 * 16);
+        assert_eq!(ledger.ask(&here, false), Ask::Request(1), "16 steps run, and 32 are to come");
+        here.credit = 3;
+        assert_eq!(ledger.ask(&here, true), Ask::Wait);
+        ledger.give(16);
+        assert_eq!(ledger.ask(&here, false), Ask::Request(1));
+        here.credit = 4;
+        // The queue is empty: what comes next is not known.
+        here.backlog = 0;
+        ledger.note_each(&mut here, 16);
+        assert_eq!(ledger.account().credit, 4);
+        // A worker of one slot asks for one, whatever it brings.
+        let small = Demand { each: 16, ..demand(1, 1, 0, (0, 0), 1_000) };
+        assert_eq!(next_request(&Demand { impatient: true, ..small }), 1);
     }
 
     #[tokio::test]

@@ -21,13 +21,19 @@ struct Parts {
     left: AtomicU32,
     /// Whether one of them is to come back at once.
     comes_back: AtomicBool,
+    /// Whether one of them has been run, or is.
+    runs: AtomicBool,
 }
 
 impl Message {
     /// The parts of a message that brought so many steps.
     pub(crate) fn split(handle: AckHandle, steps: usize) -> Vec<Self> {
         let left = AtomicU32::new(u32::try_from(steps).unwrap_or(u32::MAX));
-        let parts = Arc::new(Parts { left, comes_back: AtomicBool::new(false) });
+        let parts = Arc::new(Parts {
+            left,
+            comes_back: AtomicBool::new(false),
+            runs: AtomicBool::new(false),
+        });
         let parts = (steps > 1).then_some(parts);
         (0..steps).map(|_| Self { handle: handle.clone(), parts: parts.clone() }).collect()
     }
@@ -50,6 +56,11 @@ impl Message {
                 parts.end_one(&self.handle).await;
             }
         }
+    }
+
+    /// Whether this is the first of the steps of this delivery of which that is asked.
+    pub(crate) fn runs_first(&self) -> bool {
+        self.parts.as_ref().is_none_or(|parts| !parts.runs.swap(true, Ordering::Relaxed))
     }
 
     /// The whole message, whatever becomes of the other parts.

@@ -261,6 +261,7 @@ impl PullLoop {
             // for it.
             self.here.backlog = 0;
         }
+        core.ledger.note_each(&mut self.here, 1 + item.bundled.len() as u32);
         if core.cancelled.has_task(&self.place.namespace, &item) {
             drop(seat);
             return delivery.handle.ack().await;
@@ -275,7 +276,6 @@ impl PullLoop {
             || (self.consumer.created_unix_nanos)
                 .is_some_and(|created| delivery.published_unix_nanos <= created);
         let steps = item.unbundle();
-        self.core.ledger.note_each(&mut self.here, steps.len() as u32);
         let seats = seat.split(steps.len() as u32);
         let parts = Message::split(delivery.handle, steps.len());
         for ((item, seat), part) in steps.into_iter().zip(seats).zip(parts) {

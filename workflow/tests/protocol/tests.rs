@@ -100,7 +100,8 @@ fn members_that_come_in_one_message() {
         "batch converged",
     ];
     holds(&scenarios::bundle(), &paths);
-    holds(&scenarios::bundles(), &["publish: a bundle", "claim: dropped, ended", "message lost"]);
+    let paths = ["bundle that came again: given back", "claim: dropped, ended", "message lost"];
+    holds(&scenarios::bundles(), &paths);
     let two = with(scenarios::bundle(), 2, &[WorkerCrash, NodeCrash]);
     let two = Scenario { name: "bundle, two faults", waits_for_slot: false, slots: 1, ..two };
     holds(&two, &["publish: a bundle", "worker died", "orchestrator died"]);

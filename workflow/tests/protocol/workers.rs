@@ -12,6 +12,9 @@ use crate::scenario::{Ending, Fault, Scenario};
 use crate::watch::Watch;
 use crate::world::{Answer, Hold, Late, Next, Phase, State, Worker};
 
+/// That one of the steps of a delivery has been run, beside those that are left of it.
+const RUNS: u8 = 1 << 7;
+
 fn dispatched(attempt: u8, seq: u8) -> Dispatched {
     Dispatched { attempt: attempt.into(), dispatch_seq: seq.into() }
 }
@@ -231,11 +234,16 @@ impl State {
         let hold = *self.hold(worker, place);
         if let Answer::Run { attempt } = hold.answer {
             self.workers[usize::from(worker)].begun.retain(|(slot, _)| *slot != hold.slot);
-            let known = self.hold(worker, place);
-            *known = Hold {
-                attempt,
-                ..Hold::new(hold.slot, attempt, hold.seq, hold.ack, Phase::Waiting)
+            let again = matches!(hold.phase, Phase::Claiming { redelivered: true });
+            let aside = again && !self.runs_first(worker, hold.ack);
+            let phase = match aside {
+                true => Phase::Releasing { unstarted: true },
+                false => Phase::Waiting,
             };
+            *self.hold(worker, place) = Hold::new(hold.slot, attempt, hold.seq, hold.ack, phase);
+            if aside {
+                return watch.reach("bundle that came again: given back");
+            }
             if !scenario.waits_for_slot {
                 self.start(scenario, worker, place, watch);
             }
@@ -309,6 +317,13 @@ impl State {
         }
     }
 
+    /// Whether no other step of this delivery has been run.
+    fn runs_first(&mut self, worker: u8, key: Option<Key>) -> bool {
+        let parts = &mut self.workers[usize::from(worker)].parts;
+        let parts = parts.iter_mut().find(|(of, _)| Some(*of) == key);
+        parts.is_none_or(|(_, left)| std::mem::replace(left, *left | RUNS) & RUNS == 0)
+    }
+
     fn acknowledge_some(
         &mut self,
         scenario: &Scenario,
@@ -333,7 +348,7 @@ impl State {
         let mut left = 0;
         if let Some(place) = parts.iter().position(|(of, _)| *of == key) {
             parts[place].1 &= !(1 << (slot - key.slot));
-            left = parts[place].1;
+            left = parts[place].1 & !RUNS;
             if left == 0 || scenario.is(Mutant::BundleAcknowledged) {
                 parts.remove(place);
             }

@@ -1,6 +1,8 @@
 //! Bundles: several members of a batch in one message, while members are so quick that a message for each
 //! costs more than running them.
 
+use std::time::{Duration, Instant};
+
 use tasker_store::{Finished, MemberRow};
 
 /// A member that takes no longer is quick, in milliseconds.
@@ -10,25 +12,51 @@ const QUICK_IN_A_ROW: u32 = 64;
 /// Names and ranges of one bundle: far below what a message may have.
 const MAX_BYTES: usize = 64 * 1024;
 
+/// Quick members that ended so long ago say nothing about what comes.
+const RECENT: Duration = Duration::from_secs(5);
+/// Most members of one message, whatever the setting says.
+const MOST: u32 = 256;
+
 /// Whether the members of a queue are quick, and its workers take bundles.
 #[derive(Debug, Default)]
 pub(super) struct Bundling {
     quick: u32,
+    last: Option<Instant>,
+    /// The template step whose members are published.
+    of: String,
     /// Whether all of its workers that are alive take them, and there are any.
     pub(super) taken: bool,
 }
 
 impl Bundling {
-    pub(super) fn note(&mut self, finished: Finished) {
-        if finished.slowest_member_ms > QUICK_MS {
+    /// Members have ended.
+    pub(super) fn note(&mut self, finished: Finished, now: Instant) {
+        if finished.members == 0 {
+            return;
+        }
+        self.last = Some(now);
+        self.quick = match finished.slowest_member_ms > QUICK_MS {
+            true => 0,
+            false => self.quick.saturating_add(finished.members),
+        };
+    }
+
+    /// Members of this template step are to be published: of another one than before nothing is known.
+    pub(super) fn begin(&mut self, worker_template: &str) {
+        if self.of != worker_template {
             self.quick = 0;
-        } else {
-            self.quick = self.quick.saturating_add(finished.members);
+            worker_template.clone_into(&mut self.of);
         }
     }
 
-    pub(super) fn is_on(&self) -> bool {
-        self.taken && self.quick >= QUICK_IN_A_ROW
+    pub(super) fn is_on(&self, now: Instant) -> bool {
+        let recent = self.last.is_some_and(|last| now.duration_since(last) < RECENT);
+        self.taken && recent && self.quick >= QUICK_IN_A_ROW
+    }
+
+    /// How many members a message brings at most.
+    pub(super) fn size(&self, bundle_max: u32, now: Instant) -> u32 {
+        if self.is_on(now) { bundle_max.clamp(1, MOST) } else { 1 }
     }
 }
 
@@ -74,18 +102,27 @@ mod tests {
 
     #[test]
     fn members_are_bundled_while_they_are_quick() {
+        let now = Instant::now();
         let mut bundling = Bundling { taken: true, ..Bundling::default() };
-        bundling.note(finished(QUICK_IN_A_ROW - 1, QUICK_MS));
-        assert!(!bundling.is_on());
-        bundling.note(Finished { steps: 9, ..Finished::default() });
-        assert!(!bundling.is_on(), "other steps say nothing");
-        bundling.note(finished(1, 0));
-        assert!(bundling.is_on());
+        bundling.note(finished(QUICK_IN_A_ROW - 1, QUICK_MS), now);
+        assert!(!bundling.is_on(now));
+        bundling.note(Finished { steps: 9, ..Finished::default() }, now);
+        assert!(!bundling.is_on(now), "other steps say nothing");
+        bundling.note(finished(1, 0), now);
+        assert!(bundling.is_on(now));
+        assert_eq!([0, 1, 16, u32::MAX].map(|n| bundling.size(n, now)), [1, 1, 16, MOST]);
         bundling.taken = false;
-        assert!(!bundling.is_on(), "a worker would not know what it gets");
+        assert!(!bundling.is_on(now), "a worker would not know what it gets");
         bundling.taken = true;
-        bundling.note(finished(1_000, QUICK_MS + 1));
-        assert!(!bundling.is_on());
+        assert!(!bundling.is_on(now + RECENT), "that was long ago");
+        bundling.note(finished(1_000, QUICK_MS + 1), now);
+        assert_eq!(bundling.size(16, now), 1);
+        bundling.begin("work");
+        bundling.note(finished(1_000, QUICK_MS), now);
+        bundling.begin("work");
+        assert!(bundling.is_on(now));
+        bundling.begin("other");
+        assert!(!bundling.is_on(now), "nothing is known of these");
     }
 
     #[test]

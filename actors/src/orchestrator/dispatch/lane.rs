@@ -133,7 +133,7 @@ pub(crate) struct Published {
 
 /// Steps that wait in a lane; a sweep finds what does not fit.
 const MAX_WAITING: usize = 8_192;
-/// Messages of one publish; a larger one would hold up what becomes ready meanwhile.
+/// Steps of one publish; a larger one would hold up what becomes ready meanwhile.
 const MAX_WORK: u32 = 2_048;
 /// Members that a batch has on the bus before it counts as one of the large ones.
 const BEGINNING: u32 = 2_048;
@@ -228,6 +228,7 @@ impl Lane {
                 known.claim_below = known.claim_below.max(open.published_upto + MAX_WORK);
             }
         } else {
+            self.bundling.begin(&open.worker_template);
             self.batches.push(LaneBatch::new(open));
         }
     }
@@ -261,12 +262,7 @@ impl Lane {
         self.outstanding = self.outstanding.saturating_sub(finished.steps);
         self.rate.add(finished.steps, now);
         self.has_moved = true;
-        self.bundling.note(finished);
-        if !self.bundling.is_on() {
-            // What waits in bundles may be more than is known now: a window too much, but slow steps that
-            // were taken for bundles would leave workers idle.
-            self.steps_each = StepsEach::default();
-        }
+        self.bundling.note(finished, now);
     }
 
     /// What the bus says is outstanding. Once acknowledgements were lost with the server, their messages fill
@@ -280,8 +276,11 @@ impl Lane {
     ) {
         match load {
             Some(load) => {
-                let n = load.pending + if acks_were_lost { 0 } else { load.ack_pending };
-                self.outstanding = self.steps_each.steps(n);
+                let delivered = if acks_were_lost { 0 } else { load.ack_pending };
+                // Of what a delivered message has brought one step may be left that takes long: to count more
+                // would leave workers idle, to count too little is a window too much.
+                let delivered = u32::try_from(delivered).unwrap_or(u32::MAX);
+                self.outstanding = self.steps_each.steps(load.pending).saturating_add(delivered);
             }
             // No durable: whatever was on it is gone, and the reconciler sends it again.
             None => {
@@ -293,16 +292,23 @@ impl Lane {
         self.has_moved = false;
     }
 
-    /// Whether to look soon: it has no room as far as is known, and has moved since that was seen.
-    pub(crate) fn is_to_look_soon(&mut self) -> bool {
-        self.waits() && self.has_moved && !std::mem::replace(&mut self.looks_soon, true)
+    /// Whether to look soon: its window is nearly full as far as is known, and it has moved since that was
+    /// seen.
+    pub(crate) fn is_to_look_soon(&mut self, limits: WindowLimits) -> bool {
+        self.waits()
+            && self.has_moved
+            && self.is_nearly_full(limits)
+            && !std::mem::replace(&mut self.looks_soon, true)
+    }
+
+    fn is_nearly_full(&self, limits: WindowLimits) -> bool {
+        self.outstanding > self.window(limits) / 2
     }
 
     /// Whether the occupancy must be read from the bus before more is published: it is remembered
     /// only while there is plenty of room.
     pub(crate) fn must_look(&self, limits: WindowLimits, now: Instant) -> bool {
-        let window = self.window(limits);
-        self.outstanding > window / 2 && self.looked_at.is_none_or(|at| now - at > FRESH)
+        self.is_nearly_full(limits) && self.looked_at.is_none_or(|at| now - at > FRESH)
     }
 
     pub(crate) fn window(&self, limits: WindowLimits) -> u32 {
@@ -312,8 +318,10 @@ impl Lane {
     /// Takes what fits into the window: single steps first, in order, then members of batches, each of
     /// which has its turn.
     pub(crate) fn take(&mut self, limits: WindowLimits, quantum: u32, bundle_max: u32) -> Work {
-        let bundles = self.bundling.is_on() && self.max_running.is_none();
-        let bundle = if bundles { bundle_max } else { 1 };
+        let bundle = match self.max_running {
+            None => self.bundling.size(bundle_max, Instant::now()),
+            Some(_) => 1,
+        };
         let window = self.window(limits);
         let mut room = window.saturating_sub(self.outstanding).min(MAX_WORK);
         // Many small publishes cost more than a few larger ones.
@@ -522,6 +530,39 @@ mod tests {
             lane.observe(Some(load(10, 400)), acks_were_lost, Instant::now());
             assert_eq!(publish(&mut lane, None), expect);
         }
+    }
+
+    #[test]
+    fn what_waits_in_bundles_fills_the_window_and_what_was_delivered_does_not() {
+        let bounds = WindowLimits { min: 256, max: 4_096 };
+        let mut lane = lane(300);
+        lane.slots = 0;
+        lane.settle(&Published { sent: (1_600, 100), ..Published::default() });
+        // 16 messages that wait, and 64 that were delivered, of each of which one slow member may be left.
+        lane.observe(Some(load(10, 64)), false, Instant::now());
+        let outstanding = lane.outstanding;
+        assert!((64 + 100..=64 + 160).contains(&outstanding), "{outstanding}");
+        assert_eq!(publish(&mut lane, None) as u32, bounds.min - outstanding);
+        lane.observe(Some(load(0, 64)), false, Instant::now());
+        assert_eq!(lane.outstanding, 64);
+    }
+
+    #[test]
+    fn a_full_lane_looks_soon_when_it_has_moved_and_once() {
+        let bounds = WindowLimits { min: 256, max: 4_096 };
+        let mut lane = lane(300);
+        lane.slots = 0;
+        lane.observe(Some(load(256, 0)), false, Instant::now());
+        assert!(!lane.is_to_look_soon(bounds), "it has not moved");
+        lane.finished(steps(1), Instant::now());
+        assert!(lane.is_to_look_soon(bounds) && !lane.is_to_look_soon(bounds));
+        lane.looks_soon = false;
+        lane.observe(Some(load(255, 0)), false, Instant::now());
+        assert!(!lane.is_to_look_soon(bounds), "it was looked at");
+        // What stands in the way here is no full window, and a look would not say more.
+        lane.observe(Some(load(9, 0)), false, Instant::now());
+        lane.finished(steps(1), Instant::now());
+        assert!(!lane.is_to_look_soon(bounds));
     }
 
     #[test]

@@ -310,19 +310,22 @@ impl DispatchState {
         }
         let work = lane.take(limits, quantum, bundle_max);
         if work.steps.is_empty() && work.spans.is_empty() {
-            if lane.is_to_look_soon() {
+            if lane.is_to_look_soon(limits) {
                 let key = key.clone();
                 myself.send_after(FRESH, || DispatchMessage::Pump(key));
             }
             return;
         }
         lane.busy = true;
+        // Should it never end, nobody knows what was published.
+        let dropped = work.spans.iter().map(|span| span.batch.id).collect();
+        let unknown = Published { dropped, ..Published::default() };
         let (node, lane_key, lost) = (self.node.clone(), key.clone(), key.clone());
         let work = async move {
             let published = publish::publish(&node, &lane_key, work).await;
             DispatchMessage::Published(lane_key, Box::new(published))
         };
-        run_detached(myself, work, || DispatchMessage::Published(lost, Box::default()));
+        run_detached(myself, work, || DispatchMessage::Published(lost, Box::new(unknown)));
     }
 
     fn look(&self, myself: &ActorRef<DispatchMessage>, key: LaneKey) {

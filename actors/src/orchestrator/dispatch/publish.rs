@@ -165,6 +165,7 @@ async fn publish_all(
             messages.push(outgoing(&subject, &member_item(node, &common, span, members)));
         }
     }
+    debug_assert!(rest.is_empty(), "members of no span");
     count_bundles(&bundles);
     metrics::histogram!("tasker_dispatch_set_size").record(messages.len() as f64);
     pass(CrashPoint::PublishBegins);
@@ -179,10 +180,12 @@ async fn publish_all(
         }
     }
     published.sent = (members.len() as u32, bundles.len() as u32);
+    let bundles_most = bundles.iter().copied().max().unwrap_or(1);
     let confirmed =
         results.zip(bundles).flat_map(|(r, members)| std::iter::repeat_n(r.is_ok(), members));
     let confirmed: Vec<bool> = confirmed.collect();
-    record_members(node, &work.spans, &members, &confirmed, published).await
+    let bundled = bundles_most as u32;
+    record_members(node, &work.spans, &members, (&confirmed, bundled), published).await
 }
 
 /// Reads the members of spans. One whose batch another node has taken over, or that is not the next one
@@ -207,7 +210,7 @@ async fn record_members(
     node: &Node,
     spans: &[Span],
     members: &[MemberRow],
-    confirmed: &[bool],
+    (confirmed, most_bundled): (&[bool], u32),
     published: &mut Published,
 ) -> Result<(), StoreError> {
     let mut reached = Vec::with_capacity(spans.len());
@@ -219,7 +222,8 @@ async fn record_members(
             .find(|(row, ok)| !**ok && row.id >= low && row.id <= high);
         let upto = lost.map_or(span.upto, |(row, _)| row.id.ordinal());
         if upto > span.from {
-            let (batch, from, bundled) = (span.batch.id, span.from, span.bundle);
+            let (batch, from, bundled) =
+                (span.batch.id, span.from, span.bundle.min(most_bundled).max(1));
             reached.push(SentSpan { batch, from, upto, bundled });
         }
     }

@@ -56,11 +56,12 @@ pub(super) async fn check(
     stills: &mut Stills,
 ) -> Result<(), StoreError> {
     let key = (queue.namespace.clone(), queue.queue.clone());
-    let mut before = stills.remove(&key).unwrap_or_default();
     if queue.bundled <= 1 || guard_is_off(Guard::Reconciler) {
+        stills.remove(&key);
         return Ok(());
     }
     let batches = node.store.bundled_batches(&key.0, &key.1, MAX_BATCHES).await?;
+    let mut before = stills.remove(&key).unwrap_or_default();
     let (confirm, heartbeat) =
         (node.settings.reconciler.confirm(), node.settings.worker.heartbeat());
     let (mut after, mut due, now) = (HashMap::new(), Vec::new(), Instant::now());
