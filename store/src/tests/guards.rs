@@ -4,12 +4,13 @@ use std::time::{Duration, Instant};
 
 use sqlx::PgPool;
 use tasker_messages::{
-    Claim, ClaimVerdict, DropReason, Namespace, ReleasedStep, RunningStep, StepKind, Verdict,
-    WorkerId,
+    BatchId, Claim, ClaimVerdict, DropReason, Namespace, ReleasedStep, RunningStep, StepId,
+    StepKind, Verdict, WorkerId,
 };
 use uuid::Uuid;
 
 use super::{World, ns, sent};
+use crate::{BundledBatch, SentSpan};
 
 #[sqlx::test]
 async fn only_the_current_attempt_of_the_right_step_counts(pool: PgPool) {
@@ -243,4 +244,42 @@ async fn a_lost_message_is_sent_again_unless_somebody_runs_it(pool: PgPool) {
     assert_eq!(counted[0].outstanding, 1, "the leased one");
     world.store.mark_sent(&[(batch.member(2), 2)]).await.expect("marked");
     assert!(world.store.find_unsent(0, 10).await.expect("read").is_empty());
+}
+
+#[sqlx::test]
+async fn what_came_in_bundles_is_counted_in_the_fewest_messages(pool: PgPool) {
+    let world = World::new(pool).await;
+    let (_, one) = world.expand(20).await;
+    let (_, other) = world.expand(3).await;
+    let node = tasker_messages::NodeId::from_uuid(Uuid::now_v7());
+    let queue = tasker_messages::Queue::default();
+    world.store.claim_batches(Some(&[one, other]), node, 5_000, 10).await.expect("claimed");
+    let spans = [SentSpan { bundled: 16, ..sent(one, 0, 18) }, sent(other, 0, 3)];
+    world.store.advance_published(&spans, node, 5_000).await.expect("published");
+    // What was bundled once counts so, also if the rest came one by one.
+    world.store.advance_published(&[sent(one, 18, 20)], node, 5_000).await.expect("published");
+    let counted = async || {
+        let counted = world.store.count_dispatched().await.expect("read");
+        counted.iter().map(|d| (d.outstanding, d.messages, d.bundled)).collect::<Vec<_>>()
+    };
+    assert_eq!(counted().await, [(20 + 3, 2 + 3, 16)]);
+    let members = (0..5).map(|n| world.finished(one.member(n), StepKind::BatchWorker, 1));
+    world.apply(&members.collect::<Vec<_>>()).await;
+    assert_eq!(counted().await, [(15 + 3, 1 + 3, 16)]);
+    // One that is about to be sent again is on no message.
+    let why = (node, tasker_messages::RecoveryKind::LostMessages);
+    let again = [other.member(0)];
+    world.store.redispatch((&ns(), &queue), &again, why).await.expect("sent again");
+    assert_eq!(counted().await, [(15 + 2, 1 + 2, 16)]);
+
+    let open = world.store.bundled_batches(&ns(), &queue, 10).await.expect("read");
+    assert_eq!(open, [BundledBatch { id: one, published: 20, ended: 5 }]);
+    let find = async |batches: Option<&[BatchId]>| {
+        let found = world.store.find_lost((&ns(), &queue), batches, 0, 100).await.expect("read");
+        found.steps.into_iter().map(StepId::family).collect::<Vec<_>>()
+    };
+    assert_eq!(find(Some(&[one])).await, [one.family(); 15]);
+    assert_eq!(find(Some(&[])).await, [0; 0]);
+    let (tasks, members) = (find(None).await.len(), 15 + 2);
+    assert_eq!(tasks, members, "the analyzers have ended");
 }
