@@ -360,8 +360,10 @@ mod tests {
         assert_eq!(after_queue(|queue| queue.workers = 0), one("served", look));
         let gone = [one("queues", look), one("consumers", wrong)].concat();
         assert_eq!(after_queue(|queue| queue.load = None), gone);
-        let idle =
-            |queue: &mut QueueSeen| (queue.load, queue.outstanding, queue.workers) = (None, 0, 0);
+        let idle = |queue: &mut QueueSeen| {
+            (queue.load, queue.workers) = (None, 0);
+            (queue.outstanding, queue.messages) = (0, 0);
+        };
         assert_eq!(after_queue(idle), []);
     }
 
