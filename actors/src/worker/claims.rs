@@ -120,6 +120,7 @@ async fn claim(core: &Arc<Core>, namespace: &Namespace, set: Vec<Asking>) {
             && matches!(verdict, ClaimVerdict::Run { .. })
             && !core.held.runs_first(&step.hold)
         {
+            metrics::counter!("tasker_worker_claims_total", "verdict" => "set_aside").increment(1);
             set_aside.push((step, verdict));
         } else {
             follow(core, step, verdict).await;

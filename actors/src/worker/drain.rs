@@ -110,7 +110,7 @@ impl Core {
         given_back.spawn(async move { core.release_all(steps).await });
     }
 
-    /// Returns when what is being given back by [`Self::give_back_surplus`] has been answered. Given up
+    /// Returns when what is being given back by [`Self::give_back_later`] has been answered. Given up
     /// before, it is given back no further.
     async fn surplus_given_back(&self) {
         let take = || -> JoinSet<()> {

@@ -180,12 +180,11 @@ async fn publish_all(
         }
     }
     published.sent = (members.len() as u32, bundles.len() as u32);
-    let bundles_most = bundles.iter().copied().max().unwrap_or(1);
+    let most_bundled = bundles.iter().copied().max().unwrap_or(1) as u32;
     let confirmed =
         results.zip(bundles).flat_map(|(r, members)| std::iter::repeat_n(r.is_ok(), members));
     let confirmed: Vec<bool> = confirmed.collect();
-    let bundled = bundles_most as u32;
-    record_members(node, &work.spans, &members, (&confirmed, bundled), published).await
+    record_members(node, &work.spans, &members, (&confirmed, most_bundled), published).await
 }
 
 /// Reads the members of spans. One whose batch another node has taken over, or that is not the next one

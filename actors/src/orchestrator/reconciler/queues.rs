@@ -88,8 +88,8 @@ async fn make_missing(node: &Node, key: &Key) {
 }
 
 /// A queue has lost messages if the rows say that more of them are on the bus than its consumer knows of, in
-/// every check over a while. A lost one may have brought as many steps as any. Only steps that were missing all that time are sent again. Returns what is
-/// still only suspected.
+/// every check over a while. A lost one may have brought as many steps as any. Only steps that were missing
+/// all that time are sent again. Returns what is still only suspected.
 async fn compare(
     node: &Node,
     queue: &Dispatched,

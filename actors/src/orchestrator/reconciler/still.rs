@@ -65,6 +65,8 @@ pub(super) async fn check(
     let (confirm, heartbeat) =
         (node.settings.reconciler.confirm(), node.settings.worker.heartbeat());
     let (mut after, mut due, now) = (HashMap::new(), Vec::new(), Instant::now());
+    // Asked once for all of them, and only if one has stood still.
+    let mut asked = None;
     for batch in batches {
         let mut still = match before.remove(&batch.id).filter(|still| still.batch == batch) {
             Some(still) => still,
@@ -75,8 +77,12 @@ pub(super) async fn check(
         };
         match still.cut.as_mut().filter(|cut| cut.is_of(epoch)) {
             Some(cut) => cut.note(load, now),
-            // Whoever cannot ask does not suspect.
-            None => still.cut = cut_now(node, epoch, load).await,
+            None => {
+                if asked.is_none() {
+                    asked = Some(cut_now(node, epoch, load).await);
+                }
+                still.cut = asked.clone().flatten();
+            }
         }
         if still.is_due(confirm, heartbeat, now) {
             due.push(batch.id);
@@ -94,6 +100,7 @@ pub(super) async fn check(
     queues::send_again(node, queue, &lost.steps).await
 }
 
+/// What is on the stream now; `None` if nobody says: whoever cannot ask does not suspect.
 async fn cut_now(node: &Node, epoch: u64, load: &ConsumerLoad) -> Option<Cut> {
     let stream = node.bus.stream_epoch().await.ok().flatten()?;
     Some(Cut::new(epoch, Default::default(), load, stream.last_sequence))
