@@ -2,6 +2,7 @@
 //! acknowledgements. What is lost when it dies: nothing; the outbox outlives it, and reports in
 //! flight are tasks of their own.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,12 +70,15 @@ async fn gather(core: Arc<Core>) {
             if set.is_empty() && receiver.recv_many(set, most).await == 0 {
                 return;
             }
-            let in_flight =
-                settings.max_unanswered as usize - 1 > core.outbox.unanswered.available_permits();
-            if in_flight {
-                let limits = (most, settings.gather_bytes, settings.gather());
-                gather_more(receiver, set, limits).await;
-            }
+            let limits = (most, settings.gather_bytes);
+            let long_enough = async {
+                tokio::select! {
+                    biased;
+                    () = all_others_answered(&core) => {}
+                    () = tokio::time::sleep(settings.gather()) => {}
+                }
+            };
+            gather_more(receiver, set, limits, long_enough).await;
             reports.extend(Report::sort(set.drain(..), settings.gather_bytes));
         }
         if let Some(report) = reports.pop_front() {
@@ -94,21 +98,30 @@ async fn acquire(core: &Core) -> OwnedSemaphorePermit {
     }
 }
 
-/// Adds to a set until it is large enough or the time is up.
+/// Returns when no report is without an answer but the one that is being gathered.
+async fn all_others_answered(core: &Core) {
+    let others = core.settings.worker.max_unanswered - 1;
+    // The semaphore is never closed, and nobody else waits for its permits meanwhile.
+    drop(core.outbox.unanswered.acquire_many(others).await);
+}
+
+/// Adds to a set until it is large enough or has waited long enough.
 async fn gather_more(
     receiver: &mut Receiver<Finished>,
     set: &mut Vec<Finished>,
-    (most, most_bytes, time): (usize, usize, Duration),
+    (most, most_bytes): (usize, usize),
+    long_enough: impl Future<Output = ()>,
 ) {
-    let deadline = tokio::time::Instant::now() + time;
+    let mut long_enough = pin!(long_enough);
     let mut bytes: usize = set.iter().map(|finished| finished.bytes).sum();
     while set.len() < most && bytes < most_bytes {
         let before = set.len();
-        let more = receiver.recv_many(set, most - before);
-        match tokio::time::timeout_at(deadline, more).await {
-            Ok(n) if n > 0 => bytes += set[before..].iter().map(|f| f.bytes).sum::<usize>(),
-            _ => return,
+        tokio::select! {
+            biased;
+            () = &mut long_enough => return,
+            n = receiver.recv_many(set, most - before) => if n == 0 { return },
         }
+        bytes += set[before..].iter().map(|finished| finished.bytes).sum::<usize>();
     }
 }
 
@@ -170,5 +183,32 @@ mod tests {
         finish(&core, 2).await;
         let gatherer = tokio::spawn(gather(Arc::clone(&core)));
         assert_eq!(end(&core, gatherer).await, (0, 1));
+    }
+
+    #[tokio::test]
+    async fn gathering_ends_when_nothing_is_being_reported() {
+        let core = fixture::core(|worker| {
+            (worker.max_unanswered, worker.gather_ms) = (2, 60_000);
+        })
+        .await;
+        let unanswered = acquire(&core).await;
+        finish(&core, 1).await;
+        let mut gatherer = Box::pin(gather(Arc::clone(&core)));
+        // As far as it can go: it waits for more.
+        assert!(poll_once(&mut gatherer).await.is_none());
+        assert_eq!(core.outbox.ungathered(), 0);
+        drop(unanswered);
+        assert!(poll_once(&mut gatherer).await.is_none());
+        drop(gatherer);
+        let gathered = core.outbox.gathered.lock().await;
+        assert_eq!((gathered.set.len(), gathered.reports.len()), (0, 0));
+    }
+
+    async fn poll_once<T>(future: &mut (impl Future<Output = T> + Unpin)) -> Option<T> {
+        tokio::select! {
+            biased;
+            value = future => Some(value),
+            () = async {} => None,
+        }
     }
 }
