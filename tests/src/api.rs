@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use reqwest::Method;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use serde_json::{Value, json};
 
 use crate::Task;
@@ -23,6 +23,8 @@ pub struct Answer {
     pub status: u16,
     /// The media type.
     pub content_type: String,
+    /// The day that the server takes for today, as HTTP writes it.
+    pub day: Option<String>,
     /// When to try again, where the answer says so.
     pub retry_after: Option<String>,
     /// The body; null if it is not JSON.
@@ -87,11 +89,13 @@ impl Api {
         let content_type = answer.headers().get(CONTENT_TYPE);
         let content_type =
             content_type.and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+        let date = answer.headers().get(DATE).and_then(|v| v.to_str().ok());
+        let day = date.and_then(|date| date.get(.."Sat, 28 Nov 2026".len())).map(str::to_owned);
         let retry_after = answer.headers().get(RETRY_AFTER);
         let retry_after = retry_after.and_then(|v| v.to_str().ok()).map(str::to_owned);
         let text = answer.text().await?;
         let body = serde_json::from_str(&text).unwrap_or_default();
-        Ok(Answer { status, content_type, retry_after, body, text })
+        Ok(Answer { status, content_type, day, retry_after, body, text })
     }
 
     /// Reads something, again and again while the cluster does not answer.
