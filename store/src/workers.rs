@@ -1,5 +1,6 @@
 //! Workers as their heartbeats describe them.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use tasker_messages::{
@@ -207,6 +208,23 @@ impl Store {
             offers.push(Offer { queues, callables: row.callables, resolves: row.resolves });
         }
         Ok(offers)
+    }
+
+    /// Whether a worker of the namespace that had not drained was last heard of within this range of ages.
+    pub async fn has_vanished_workers(
+        &self,
+        namespace: &Namespace,
+        ages: Range<Duration>,
+    ) -> Result<bool, StoreError> {
+        let vanished = sqlx::query_file_scalar!(
+            "queries/reconcile/vanished_workers.sql",
+            namespace.as_str(),
+            ages.start.as_secs_f64(),
+            ages.end.as_secs_f64(),
+        )
+        .fetch_one(&self.hot)
+        .await?;
+        Ok(vanished)
     }
 
     /// Forgets workers that have been silent for an hour.

@@ -54,9 +54,16 @@ struct Alive {
 
 /// A worker that has been silent for so many beats has no slots.
 const MISSED_BEATS: u32 = 3;
+/// For a sign of life to come through.
+pub(crate) const GRACE: Duration = Duration::from_millis(500);
 /// How often a worker's row is written.
 const RECORD_EVERY: Duration = Duration::from_secs(5);
-/// How old the row of a worker that is alive may be.
+/// A worker whose row is older than this has missed a beat, or is gone.
+pub(crate) fn recorded_within(settings: &WorkerSettings) -> Duration {
+    RECORD_EVERY + settings.heartbeat() + GRACE
+}
+
+/// A worker whose row is older than this counts as gone.
 pub(crate) fn live_within(settings: &WorkerSettings) -> Duration {
     RECORD_EVERY + settings.heartbeat() * (MISSED_BEATS + 1)
 }

@@ -99,11 +99,23 @@ async fn slots_and_recoveries(pool: PgPool) {
             bundles: false,
         }
     };
-    world.store.record_heartbeat(&ns, &beat(false)).await.expect("recorded");
+    let alive = beat(false);
+    world.store.record_heartbeat(&ns, &alive).await.expect("recorded");
     world.store.record_heartbeat(&ns, &beat(true)).await.expect("recorded");
     assert_eq!(free().await, 3, "of the one that takes steps, on this queue");
     world.run("update tasker.workers set last_beat_at = now() - interval '16 s'").await;
     assert_eq!(free().await, 0);
+
+    let vanished = async |from, to| {
+        let ages = std::time::Duration::from_secs(from)..std::time::Duration::from_secs(to);
+        world.store.has_vanished_workers(&ns, ages).await.expect("read")
+    };
+    assert_eq!((vanished(8, 15).await, vanished(8, 27).await), (false, true));
+    world.run("update tasker.workers set drained = true where draining").await;
+    assert!(vanished(8, 27).await, "the other one has not drained");
+    let elsewhere = "elsewhere".parse().expect("a name");
+    world.store.record_heartbeat(&elsewhere, &alive).await.expect("recorded");
+    assert!(!vanished(8, 27).await, "it is alive, and has nothing to do here");
 
     let node = NodeId::from_uuid(Uuid::now_v7());
     let place = Some((&ns, &queue));

@@ -11,13 +11,11 @@ use tasker_messages::StepId;
 use tasker_store::{Dispatched, StoreError};
 
 use super::queues::{self, Key};
+use crate::orchestrator::heartbeats::GRACE;
 use crate::orchestrator::node::Node;
 
 /// By queue, what was seen since the last connection was made.
 pub(super) type Cuts = HashMap<Key, Cut>;
-
-/// For a sign of life to come through.
-const GRACE: Duration = Duration::from_millis(500);
 
 /// Steps that nobody held when a connection had taken the place of another one.
 #[derive(Clone)]
@@ -59,11 +57,21 @@ impl Cut {
         }
     }
 
-    /// Whether each worker has named since then what it holds: the first sign of life may come too early to
-    /// name it.
-    pub(super) fn all_are_named(&self, heartbeat: Duration, now: Instant) -> bool {
-        self.delivered.is_some_and(|at| now.duration_since(at) >= 2 * heartbeat + GRACE)
+    /// Whether each worker that lived for `beyond` after that has named what it holds.
+    pub(super) fn all_are_named(
+        &self,
+        heartbeat: Duration,
+        beyond: Duration,
+        now: Instant,
+    ) -> bool {
+        let named = named_within(heartbeat) + beyond;
+        self.delivered.is_some_and(|at| now.duration_since(at) >= named)
     }
+}
+
+/// How soon a worker names what was delivered to it: the first sign of life may come too early.
+pub(super) fn named_within(heartbeat: Duration) -> Duration {
+    2 * heartbeat + GRACE
 }
 
 /// Looks after the steps of a queue that nobody holds, and sends those again that are lost: once for each
@@ -85,7 +93,9 @@ pub(super) async fn check(
     };
     let now = Instant::now();
     cut.note(load, now);
-    if !cut.steps.is_empty() && cut.all_are_named(node.settings.worker.heartbeat(), now) {
+    if !cut.steps.is_empty()
+        && cut.all_are_named(node.settings.worker.heartbeat(), Duration::ZERO, now)
+    {
         let unheld = unheld(node, queue).await?;
         let mut lost: Vec<StepId> = cut.steps.intersection(&unheld).copied().collect();
         lost.sort_unstable();
@@ -145,7 +155,7 @@ pub(super) mod tests {
             .find(|(second, load)| {
                 let now = begun + Duration::from_secs(*second as u64);
                 cut.note(load, now);
-                cut.all_are_named(HEARTBEAT, now)
+                cut.all_are_named(HEARTBEAT, Duration::ZERO, now)
             })
             .map(|(second, _)| second)
     }
