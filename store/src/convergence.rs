@@ -150,9 +150,10 @@ impl Store {
     }
 }
 
-/// Locks steps and batches of the tasks, each in the order of their ids, and reads them in the
-/// statements that follow: what was committed before the locks were had is seen. A step that was
-/// created while the locks were waited for is locked as well, by starting over.
+/// Locks steps and batches of the tasks, each in the order of their ids, and reads the steps in the
+/// statement that follows: what was committed before the locks were had is seen. Batches come as they
+/// are once they are locked; there cannot be more of them, since whoever makes one locks its analyzer. A
+/// step that was created while the locks were waited for is locked as well, by starting over.
 async fn load_locked(tx: &mut Tx, tasks: &[Uuid]) -> Result<BTreeMap<Uuid, TaskState>, StoreError> {
     loop {
         let locked = sqlx::query_scalar!(
@@ -162,15 +163,13 @@ async fn load_locked(tx: &mut Tx, tasks: &[Uuid]) -> Result<BTreeMap<Uuid, TaskS
         )
         .fetch_all(&mut **tx)
         .await?;
-        sqlx::query_scalar!(
-            "select id from tasker.batches where task_id = any($1::uuid[])
-             order by id for no key update",
-            tasks
-        )
-        .fetch_all(&mut **tx)
-        .await?;
+        let batches =
+            sqlx::query_file_as!(BatchData, "queries/convergence/lock_batches.sql", tasks)
+                .fetch_all(&mut **tx)
+                .await?;
         let locked: HashSet<Uuid> = locked.into_iter().collect();
-        let states = read_states(tx, tasks, false).await?;
+        let mut states = read_steps(tx, tasks, false).await?;
+        add_batches(&mut states, batches)?;
         if states.values().flat_map(|s| &s.steps).all(|step| locked.contains(&step.id)) {
             return Ok(states);
         }
@@ -178,6 +177,19 @@ async fn load_locked(tx: &mut Tx, tasks: &[Uuid]) -> Result<BTreeMap<Uuid, TaskS
 }
 
 pub(crate) async fn read_states(
+    tx: &mut Tx,
+    tasks: &[Uuid],
+    with_ended: bool,
+) -> Result<BTreeMap<Uuid, TaskState>, StoreError> {
+    let mut states = read_steps(tx, tasks, with_ended).await?;
+    let batches = sqlx::query_file_as!(BatchData, "queries/convergence/batches.sql", tasks)
+        .fetch_all(&mut **tx)
+        .await?;
+    add_batches(&mut states, batches)?;
+    Ok(states)
+}
+
+async fn read_steps(
     tx: &mut Tx,
     tasks: &[Uuid],
     with_ended: bool,
@@ -203,8 +215,26 @@ pub(crate) async fn read_states(
             choice: row.choice.map(|outcome| stored_choice(Some(&outcome))),
         });
     }
-    let batches =
-        sqlx::query_file!("queries/convergence/batches.sql", tasks).fetch_all(&mut **tx).await?;
+    Ok(states)
+}
+
+/// A batch as it is stored.
+struct BatchData {
+    id: Uuid,
+    task_id: Uuid,
+    worker_template: String,
+    state: String,
+    settled: bool,
+    remaining: i32,
+    succeeded: i32,
+    failed: i32,
+    max_failed: i32,
+}
+
+fn add_batches(
+    states: &mut BTreeMap<Uuid, TaskState>,
+    batches: Vec<BatchData>,
+) -> Result<(), StoreError> {
     for row in batches {
         let Some(state) = states.get_mut(&row.task_id) else { continue };
         state.batches.push(BatchRow {
@@ -221,7 +251,7 @@ pub(crate) async fn read_states(
             max_failed: row.max_failed as u32,
         });
     }
-    Ok(states)
+    Ok(())
 }
 
 /// What the transaction is going to change.

@@ -2,7 +2,7 @@
 
 use tasker_messages::{CursorConfig, Namespace, StepId};
 
-use crate::expansion::NewMember;
+use crate::NewMember;
 use crate::pool::{Tx, commit, retry_conflicts};
 use crate::{Store, StoreError};
 

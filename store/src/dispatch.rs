@@ -1,5 +1,6 @@
 //! What is to be put on the bus: ready steps and members of sealed batches.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use tasker_guards::{CrashPoint, pass};
@@ -74,6 +75,17 @@ pub struct OpenBatch {
     pub taken_over: bool,
     /// Whether it was another node.
     pub from_another: bool,
+    /// All of its members, if this node has just written them.
+    pub written: Option<Written>,
+}
+
+/// Members that need not be read, for a while.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// In the order of their ordinals, from the first one.
+    pub members: Arc<Vec<MemberRow>>,
+    /// A moment at which nobody can have published them.
+    pub known_since: Instant,
 }
 
 /// A member that is to be published for the first time.
@@ -174,7 +186,7 @@ impl Store {
     }
 
     /// Takes over the publishing of sealed batches that have unpublished members: those named, or
-    /// any whose publisher has gone silent.
+    /// any whose publisher has gone silent, or is this node and has not moved for half a second.
     pub async fn claim_batches(
         &self,
         named: Option<&[BatchId]>,
@@ -211,6 +223,7 @@ impl Store {
                 parallelism: row.parallelism.map(|n| n as u32),
                 taken_over: row.taken_over,
                 from_another: row.from_another,
+                written: None,
             });
         }
         Ok(batches)

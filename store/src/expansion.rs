@@ -4,9 +4,10 @@
 //! written in chunks while it is `expanding`, invisible to everything else, and sealed by the last.
 
 use std::collections::{BTreeMap, HashSet};
+use std::time::Instant;
 
 use tasker_guards::{CrashPoint, pass};
-use tasker_messages::{BatchId, Namespace, StepId, TaskId, TemplateId};
+use tasker_messages::{BatchId, Namespace, NodeId, StepId, TaskId, TemplateId};
 use uuid::Uuid;
 
 use crate::counters::{FinishedTask, TaskDeltas};
@@ -14,7 +15,7 @@ use crate::cursors::read_pages;
 use crate::member_rows::MemberRows;
 use crate::pool::{Tx, commit, retry_conflicts};
 use crate::release::release_children;
-use crate::{ReadyStep, Store, StoreError};
+use crate::{NewBatch, NewMember, OpenBatch, ReadyStep, Store, StoreError};
 
 /// A batchable step whose stored outcome waits to be expanded.
 #[derive(Debug, Clone)]
@@ -46,46 +47,6 @@ pub struct ExpandingBatch {
     pub id: BatchId,
     /// How many members are written.
     pub expanded_upto: u32,
-}
-
-/// A batch that is to be written.
-#[derive(Debug, Clone)]
-pub struct NewBatch {
-    /// Made by the caller; not used if the step has a batch already.
-    pub id: BatchId,
-    /// The task.
-    pub task_id: TaskId,
-    /// Its namespace.
-    pub namespace: Namespace,
-    /// The analyzer.
-    pub batchable_step: StepId,
-    /// The template step of the members.
-    pub worker_template: String,
-    /// Where the members' work items go.
-    pub queue: String,
-    /// The task's priority.
-    pub priority: i8,
-    /// Whether the only member is a placeholder.
-    pub is_no_op: bool,
-    /// How many members there will be.
-    pub expected: u32,
-    /// How many of them may fail.
-    pub max_failed: u32,
-    /// Whether each failed member opens a dead letter.
-    pub isolates: bool,
-    /// How many of them may be outstanding at a time.
-    pub parallelism: Option<u32>,
-    /// The members, if they are written at once; empty for a batch that is expanded in chunks.
-    pub members: Vec<NewMember>,
-}
-
-/// A member that is to be written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewMember {
-    /// `<template>_<batch_id>`.
-    pub name: String,
-    /// The `CursorConfig` as JSON text.
-    pub cursor_json: String,
 }
 
 /// Where the members of a chunk come from.
@@ -185,12 +146,36 @@ impl Store {
     /// Writes and seals batches with all their members in one transaction. Steps that have a batch
     /// already, or whose task has ended, are passed over.
     pub async fn seal_new_batches(&self, batches: &[NewBatch]) -> Result<Sealed, StoreError> {
+        self.seal_new(batches, None).await
+    }
+
+    /// The same, with this node as the publisher of what it seals, for so long. Also returns the batches as
+    /// whoever publishes them needs them, so that they need not be read.
+    pub async fn seal_to_publish(
+        &self,
+        batches: &[NewBatch],
+        node: NodeId,
+        lease_ms: u64,
+    ) -> Result<(Sealed, Vec<OpenBatch>), StoreError> {
+        // Before the rows are there, nobody publishes them.
+        let known_since = Instant::now();
+        let sealed = self.seal_new(batches, Some((node, lease_ms))).await?;
+        let mine = batches.iter().filter(|batch| sealed.batches.contains(&batch.id));
+        let open = mine.map(|batch| batch.open(known_since)).collect::<Result<_, _>>()?;
+        Ok((sealed, open))
+    }
+
+    async fn seal_new(
+        &self,
+        batches: &[NewBatch],
+        publisher: Option<(NodeId, u64)>,
+    ) -> Result<Sealed, StoreError> {
         retry_conflicts(|| async {
             let mut tx = self.hot.begin().await?;
             let open = lock_unsettled(&mut tx, batches.iter().map(|b| b.batchable_step)).await?;
             let mine: Vec<&NewBatch> =
                 batches.iter().filter(|b| open.contains(&b.batchable_step)).collect();
-            let inserted = insert_batches(&mut tx, &mine, true).await?;
+            let inserted = insert_batches(&mut tx, &mine, true, publisher).await?;
             let mut rows = MemberRows::default();
             let mut steps = BTreeMap::new();
             for batch in mine.iter().filter(|b| inserted.contains(&b.id)) {
@@ -220,7 +205,7 @@ impl Store {
         if !open.contains(&batch.batchable_step) {
             return Ok(None);
         }
-        insert_batches(&mut tx, &[batch], false).await?;
+        insert_batches(&mut tx, &[batch], false, None).await?;
         let row = sqlx::query!(
             "select id, expanded_upto from tasker.batches
              where batchable_step_id = $1 and namespace = $2 and state = 'expanding'",
@@ -381,6 +366,7 @@ async fn insert_batches(
     tx: &mut Tx,
     batches: &[&NewBatch],
     sealed: bool,
+    publisher: Option<(NodeId, u64)>,
 ) -> Result<HashSet<BatchId>, StoreError> {
     fn column<T>(batches: &[&NewBatch], get: impl Fn(&NewBatch) -> T) -> Vec<T> {
         batches.iter().map(|b| get(b)).collect()
@@ -403,6 +389,8 @@ async fn insert_batches(
         &column(batches, |b| b.isolates),
         &column(batches, |b| b.parallelism.and_then(|n| i32::try_from(n).ok())) as &[Option<i32>],
         sealed,
+        publisher.map(|(node, _)| node.as_uuid()),
+        publisher.map(|(_, lease_ms)| lease_ms as f64 / 1000.0),
     )
     .fetch_all(&mut **tx)
     .await?;

@@ -6,8 +6,8 @@ use sqlx::PgConnection;
 use tasker_messages::{BatchId, Namespace, TaskId};
 use uuid::Uuid;
 
+use crate::NewMember;
 use crate::StoreError;
-use crate::expansion::NewMember;
 
 /// Members that are to be written, by column.
 #[derive(Default)]

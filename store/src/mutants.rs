@@ -196,6 +196,7 @@ pub(crate) async fn claim_batches(
             parallelism: row.parallelism.map(|n| n as u32),
             taken_over: row.taken_over,
             from_another: row.from_another,
+            written: None,
         })
     };
     rows.into_iter().map(batch).collect()

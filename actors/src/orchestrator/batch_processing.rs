@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::Links;
 use super::calm::Calm;
-use super::dispatch::DispatchMessage;
+use super::dispatch::{DispatchMessage, PUBLISHER_LEASE};
 use super::finalizer::FinalizerMessage;
 use super::gather::Gather;
 use super::node::{Node, run_detached};
@@ -232,22 +232,30 @@ async fn expand_steps(node: &Node, links: &Links, steps: &[StepId]) -> Result<()
         small.push(batch);
         if small_members >= SMALL {
             small_members = 0;
-            pass_on(links, seal(node, &small).await?);
+            seal(node, links, &small).await?;
             small.clear();
         }
     }
     if !small.is_empty() {
-        pass_on(links, seal(node, &small).await?);
+        seal(node, links, &small).await?;
     }
     Ok(())
 }
 
-async fn seal(node: &Node, batches: &[NewBatch]) -> Result<Sealed, StoreError> {
-    let sealed = node.store.seal_new_batches(batches).await?;
-    for batch in batches.iter().filter(|b| sealed.batches.contains(&b.id)) {
+/// Writes batches, to publish them from memory.
+async fn seal(node: &Node, links: &Links, batches: &[NewBatch]) -> Result<(), StoreError> {
+    let lease_ms = PUBLISHER_LEASE.as_millis() as u64;
+    let (mut sealed, open) = node.store.seal_to_publish(batches, node.id, lease_ms).await?;
+    for batch in &open {
         metrics::histogram!("tasker_batches_size").record(f64::from(batch.expected));
     }
-    Ok(sealed)
+    if !links.dispatch.cast(DispatchMessage::Batches(open)) {
+        // This node ends: others need not wait for its lease.
+        node.store.leave_batches(node.id).await?;
+    }
+    sealed.batches.clear();
+    pass_on(links, sealed);
+    Ok(())
 }
 
 fn new_batch(

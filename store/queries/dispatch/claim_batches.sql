@@ -1,12 +1,16 @@
 with chosen as (
-    -- Also from this node itself: it has let go of the batch, and does not know how far it came.
+    -- Also from this node itself: it has let go of the batch, and does not know how far it came. But what it
+    -- has sealed or published a moment ago is on its way to whoever publishes it, unless it is named. That
+    -- moment is longer than members are published from memory.
     select id, publisher is not null as taken_over, publisher <> $2 as from_another
     from tasker.batches
     where not settled
       and state = 'sealed'
       and published_upto < expected
       and ($1::uuid[] is null or id = any($1::uuid[]))
-      and (publisher is null or publisher = $2 or publisher_until < now())
+      and (publisher is null
+           or publisher = $2 and ($1 is not null or publisher_until < now() + make_interval(secs => $3::double precision - 0.5))
+           or publisher_until < now())
     order by id
     limit $4
     for no key update skip locked

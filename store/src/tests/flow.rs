@@ -5,7 +5,7 @@ use tasker_messages::{GetMembers, NodeId, StepKind, StepState, TaskState, Verdic
 use uuid::Uuid;
 
 use super::{World, failure, ns, sent};
-use crate::{MemberSource, NewMember, SubmitVerdict};
+use crate::{MemberSource, NewBatch, NewMember, SubmitVerdict};
 
 #[sqlx::test]
 async fn a_task_runs_to_its_end(pool: PgPool) {
@@ -200,7 +200,10 @@ async fn publishing_moves_on_for_its_publisher_only(pool: PgPool) {
     assert!(world.store.advance_published(&span, other, 5_000).await.expect("no").is_empty());
     assert_eq!(world.store.advance_published(&span, mine, 5_000).await.expect("yes"), [batch]);
     assert!(world.store.advance_published(&span, mine, 5_000).await.expect("moved on").is_empty());
-    let open = world.store.claim_batches(None, mine, 5_000, 10).await.expect("claimed");
+    let swept = async || world.store.claim_batches(None, mine, 5_000, 10).await.expect("claimed");
+    assert!(swept().await.is_empty(), "it has just had it");
+    world.run("update tasker.batches set publisher_until = now() + interval '4499 ms'").await;
+    let open = swept().await;
     assert_eq!(open[0].published_upto, 3);
     assert!(open[0].taken_over && !open[0].from_another && own(3, mine).await);
     // Its lease runs out, and it comes to itself after another has been there.
@@ -213,6 +216,31 @@ async fn publishing_moves_on_for_its_publisher_only(pool: PgPool) {
     tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     let back = world.store.claim_batches(None, mine, 5_000, 10).await.expect("claimed");
     assert!(back[0].from_another);
+}
+
+#[sqlx::test]
+async fn what_was_written_is_what_would_be_read(pool: PgPool) {
+    let world = World::new(pool).await;
+    let task = world.submit().await;
+    world.succeed(task.step_ids[0], StepKind::Standard).await;
+    world.succeed(task.step_ids[1], StepKind::Batchable).await;
+    let batch = NewBatch { parallelism: Some(2), priority: 3, ..world.new_batch(&task, 3) };
+    let (mine, other) = (NodeId::from_uuid(Uuid::now_v7()), NodeId::from_uuid(Uuid::now_v7()));
+    let seal =
+        async || world.store.seal_to_publish(std::slice::from_ref(&batch), mine, 5_000).await;
+    let (sealed, mut open) = seal().await.expect("sealed");
+    assert_eq!((sealed.batches, open.len()), (vec![batch.id], 1));
+    let written = open[0].written.take().expect("written");
+    let read = world.store.load_members(&[(batch.id, 0, 3)]).await.expect("read");
+    assert_eq!(format!("{:?}", written.members), format!("{read:?}"));
+    // It has it, and nobody else.
+    for (named, node, n) in [(None, mine, 0), (None, other, 0), (Some(&[batch.id][..]), other, 0)] {
+        assert_eq!(world.store.claim_batches(named, node, 5_000, 10).await.expect("held").len(), n);
+    }
+    let claimed = world.store.claim_batches(Some(&[batch.id]), mine, 5_000, 10).await;
+    open[0].taken_over = true;
+    assert_eq!(format!("{:?}", claimed.expect("claimed")), format!("{open:?}"));
+    assert!(seal().await.expect("sealed before").1.is_empty());
 }
 
 #[sqlx::test]

@@ -12,6 +12,7 @@ use tasker_workflow::{Source, WindowLimits, publishable, share_out, window_size}
 
 use super::UNSENT_AFTER;
 use super::bundles::Bundling;
+use super::publish::WRITTEN_FOR;
 use super::recording::Dispatch;
 
 /// What a lane serves.
@@ -224,6 +225,8 @@ impl Lane {
         if let Some(known) = self.batches.iter_mut().find(|b| b.open.id == open.id) {
             // Also less than before: a repair opens members that had ended.
             known.open.ended = open.ended;
+            // It has waited for a while, and may have been left to others.
+            known.open.written = None;
             if open.from_another {
                 known.claim_below = known.claim_below.max(open.published_upto + MAX_WORK);
             }
@@ -357,6 +360,9 @@ impl Lane {
             self.ensured = published.ensured;
         }
         self.under_way.clear();
+        for batch in &mut self.batches {
+            batch.open.written.take_if(|written| written.known_since.elapsed() >= WRITTEN_FOR);
+        }
         let mut sent = published.steps.len() as u32;
         for (id, members, shared) in &published.spans {
             sent += members;
@@ -594,6 +600,7 @@ mod tests {
             parallelism: None,
             taken_over,
             from_another,
+            written: None,
         };
         // (what the lane is told of one batch, up to which of its members must claim)
         let table: [(&[(bool, bool)], u32); 5] = [

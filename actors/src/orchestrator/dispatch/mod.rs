@@ -10,6 +10,7 @@ mod sweep;
 
 pub(crate) use self::lane::LaneKey;
 pub(crate) use self::publish::{adapt as adapt_queue, complete, ensure as ensure_queue, work_item};
+pub(crate) use self::sweep::PUBLISHER_LEASE;
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};

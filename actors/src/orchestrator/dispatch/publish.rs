@@ -2,13 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 use tasker_bus::Outgoing;
 use tasker_guards::{CrashPoint, Guard, guard_is_off, pass};
 use tasker_messages::{BatchId, BundledMember, SharedStep, StepId, TaskId, WorkItem, subject};
-use tasker_store::{KnownResults, MemberRow, ReadyStep, SentSpan, StoreError};
+use tasker_store::{KnownResults, MemberRow, ReadyStep, SentSpan, StoreError, Written};
 
 use super::bundles::group;
 use super::lane::{LaneKey, MemberShared, Prepared, Published, Span, Work};
@@ -142,8 +142,7 @@ async fn publish_all(
     published.failed = work.steps.iter().map(|p| p.step.id).collect();
     load_member_shared(node, key, &mut work.spans).await?;
     work.spans.retain(|span| !matches!(span.shared, MemberShared::Unknown));
-    let known_since = Instant::now();
-    let members = load_own_members(node, &mut work.spans).await?;
+    let (members, known_since) = own_members(node, &mut work.spans).await?;
 
     let subject = subject::work(&key.0, &key.1);
     let mut messages: Vec<Outgoing> = Vec::with_capacity(work.steps.len() + members.len());
@@ -185,6 +184,40 @@ async fn publish_all(
         results.zip(bundles).flat_map(|(r, members)| std::iter::repeat_n(r.is_ok(), members));
     let confirmed: Vec<bool> = confirmed.collect();
     record_members(node, &work.spans, &members, (&confirmed, most_bundled), published).await
+}
+
+/// What was written so lately is published from memory: what has become of it since, as when its task was
+/// cancelled, matters no more than between a read and a publish. Less than the half second for which a sweep
+/// leaves it to this node (`claim_batches.sql`).
+pub(super) const WRITTEN_FOR: Duration = Duration::from_millis(250);
+
+/// The members of spans, in the order of these, which may change, and a moment before anybody else can have
+/// published any of them.
+async fn own_members(
+    node: &Node,
+    spans: &mut Vec<Span>,
+) -> Result<(Vec<MemberRow>, Instant), StoreError> {
+    let now = Instant::now();
+    let (written, mut unread): (Vec<Span>, Vec<Span>) =
+        spans.drain(..).partition(|span| just_written(span, now).is_some());
+    let mut known_since = now;
+    let mut members = Vec::new();
+    for (since, its) in written.iter().filter_map(|span| just_written(span, now)) {
+        known_since = known_since.min(since);
+        members.extend_from_slice(its);
+    }
+    metrics::counter!("tasker_dispatch_unread_members_total").increment(members.len() as u64);
+    members.extend(load_own_members(node, &mut unread).await?);
+    *spans = written;
+    spans.append(&mut unread);
+    Ok((members, known_since))
+}
+
+/// The members of a span and since when they are known, if this node has just written them.
+fn just_written(span: &Span, now: Instant) -> Option<(Instant, &[MemberRow])> {
+    let Written { members, known_since } = span.batch.written.as_ref()?;
+    let its = members.get(span.from as usize..span.upto as usize)?;
+    (now.duration_since(*known_since) < WRITTEN_FOR).then_some((*known_since, its))
 }
 
 /// Reads the members of spans. One whose batch another node has taken over, or that is not the next one
@@ -356,5 +389,62 @@ fn outgoing(subject: &str, item: &WorkItem) -> Outgoing {
         message_id: subject::message_id(item.step_id, dispatch_seq),
         // A work item is made of ids, numbers and JSON text: writing it cannot fail.
         payload: serde_json::to_vec(item).unwrap_or_default().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tasker_messages::{Namespace, Queue};
+    use tasker_store::OpenBatch;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn members_that_were_just_written_need_not_be_read() {
+        let known_since = Instant::now();
+        let id = BatchId::from_uuid(Uuid::from_u128(7 << 32));
+        let member = |ordinal| MemberRow {
+            id: id.member(ordinal),
+            name: ordinal.to_string(),
+            attempt: 1,
+            dispatch_seq: 1,
+            cursor: None,
+            claim_required: false,
+        };
+        let span = |from, upto, written| Span {
+            batch: OpenBatch {
+                id,
+                task_id: TaskId::from_uuid(Uuid::nil()),
+                namespace: Namespace::new("n").expect("a name"),
+                queue: Queue::default(),
+                priority: 0,
+                worker_template: "w".into(),
+                expected: 4,
+                published_upto: from,
+                ended: 0,
+                parallelism: None,
+                taken_over: false,
+                from_another: false,
+                written,
+            },
+            shared: MemberShared::Unknown,
+            from,
+            upto,
+            claim_below: 0,
+            bundle: 1,
+        };
+        let all = Arc::new((0..4).map(member).collect::<Vec<_>>());
+        let written = || Some(Written { members: Arc::clone(&all), known_since });
+        let names = |span: &Span, after| {
+            let (since, its) = just_written(span, known_since + after)?;
+            assert_eq!(since, known_since);
+            Some(its.iter().map(|row| row.name.clone()).collect::<Vec<_>>().join(" "))
+        };
+        let soon = WRITTEN_FOR - Duration::from_millis(1);
+        assert_eq!(names(&span(1, 3, written()), soon).as_deref(), Some("1 2"));
+        assert_eq!(names(&span(1, 3, written()), WRITTEN_FOR), None);
+        assert_eq!(names(&span(1, 3, None), soon), None);
+        assert_eq!(names(&span(3, 5, written()), soon), None, "it has no fifth");
     }
 }

@@ -17,7 +17,7 @@ const MAX_SWEPT: u32 = 4_096;
 /// How often limits are looked at.
 const LIMITS_EVERY: Duration = Duration::from_secs(5);
 /// A batch is left to other nodes when its publisher has been silent for this long.
-pub(super) const PUBLISHER_LEASE: Duration = Duration::from_secs(5);
+pub(crate) const PUBLISHER_LEASE: Duration = Duration::from_secs(5);
 
 impl DispatchState {
     pub(super) fn sweep(&mut self, myself: &ActorRef<DispatchMessage>) {
