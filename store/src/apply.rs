@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::counters::FinishedTask;
 use crate::dispatch::{namespace as stored_namespace, queue as stored_queue};
+use crate::outcomes::QUICK_MEMBER_MS;
 use crate::shared::MAX_DEPENDENCY_BYTES;
 use crate::{
     Applied, Finished, FinishedAttempt, KnownResults, ReadyStep, StoreError, UnsettledStep,
@@ -91,7 +92,7 @@ pub(crate) async fn land(
     let applied = &mut landed.applied;
     let mut touched: HashMap<Uuid, Touched> = HashMap::new();
     let mut is_ended_member = vec![false; set.len()];
-    let slowest = slowest_members(set);
+    let slow = slow_members(set);
     for row in apply(connection, namespace, set, lease_ms).await? {
         match row.what.as_str() {
             "members" => mark(&mut is_ended_member, &row.places.unwrap_or_default()),
@@ -109,11 +110,11 @@ pub(crate) async fn land(
                 let queue = stored_queue(row.queue.as_deref().unwrap_or_default())?;
                 let batch = (BatchId::from_uuid(row.id), TaskId::from_uuid(row.task_id));
                 let members = row.attempt as u32;
-                let slowest_member_ms = slowest.get(&batch.0.family()).copied().unwrap_or(0);
+                let slow_members = slow.get(&batch.0.family()).copied().unwrap_or(0);
                 applied.finished_by_queue.entry(queue).or_default().add(Finished {
                     steps: members,
                     members,
-                    slowest_member_ms,
+                    slow_members,
                 });
                 if row.live {
                     applied.limited.push((batch.0, row.number as u32));
@@ -146,14 +147,14 @@ pub(crate) async fn land(
     Ok(landed)
 }
 
-/// How long the slowest member of each family took, in milliseconds.
-fn slowest_members(set: &[&FinishedAttempt]) -> HashMap<u128, u32> {
-    let mut slowest: HashMap<u128, u32> = HashMap::new();
-    for attempt in set.iter().filter(|attempt| attempt.kind == StepKind::BatchWorker) {
-        let most = slowest.entry(attempt.step_id.family()).or_default();
-        *most = attempt.execution_ms.max(*most);
+/// How many members of each family took long.
+fn slow_members(set: &[&FinishedAttempt]) -> HashMap<u128, u32> {
+    let mut slow: HashMap<u128, u32> = HashMap::new();
+    let members = set.iter().filter(|attempt| attempt.kind == StepKind::BatchWorker);
+    for attempt in members.filter(|attempt| attempt.execution_ms > QUICK_MEMBER_MS) {
+        *slow.entry(attempt.step_id.family()).or_default() += 1;
     }
-    slowest
+    slow
 }
 
 /// Marks places, which are counted from 1.

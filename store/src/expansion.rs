@@ -36,6 +36,8 @@ pub struct Expandable {
     pub attempt: u32,
     /// The stored result as JSON text.
     pub result: String,
+    /// How many cursors that attempt has appended in gap-free pages, if any.
+    pub appended: Option<u32>,
     /// The batch, if an expansion has begun.
     pub batch: Option<ExpandingBatch>,
 }
@@ -134,6 +136,7 @@ impl Store {
                 name: row.name,
                 attempt: row.attempt as u32,
                 result: row.result,
+                appended: row.appended.map(|n| n as u32),
                 batch: row.batch_id.map(|id| ExpandingBatch {
                     id: BatchId::from_uuid(id),
                     expanded_upto: row.expanded_upto.unwrap_or(0) as u32,

@@ -66,7 +66,9 @@ pub use lifecycle::Reviewed;
 pub use migrations::{Migrated, Schema, migrate};
 pub use namespaces::NamespaceLimits;
 pub use new_batch::{NewBatch, NewMember};
-pub use outcomes::{Applied, Finished, FinishedAttempt, JudgedStep, UnsettledStep};
+pub use outcomes::{
+    Applied, Finished, FinishedAttempt, JudgedStep, QUICK_MEMBER_MS, UnsettledStep,
+};
 pub use pool::Store;
 pub use reconcile::{BundledBatch, Dispatched, EpochState, Lost};
 pub use repair::{RepairDone, RepairRequest, RepairTarget};

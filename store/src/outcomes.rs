@@ -81,6 +81,9 @@ pub struct Applied {
     pub finished_tasks: Vec<FinishedTask>,
 }
 
+/// A member that takes no longer is quick, in milliseconds.
+pub const QUICK_MEMBER_MS: u32 = 5;
+
 /// Steps of one queue that have ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Finished {
@@ -88,15 +91,15 @@ pub struct Finished {
     pub steps: u32,
     /// Those that are members of batches.
     pub members: u32,
-    /// How long the slowest of these took, in milliseconds.
-    pub slowest_member_ms: u32,
+    /// How many of these took longer than [`QUICK_MEMBER_MS`].
+    pub slow_members: u32,
 }
 
 impl Finished {
     pub(crate) fn add(&mut self, other: Self) {
         self.steps += other.steps;
         self.members += other.members;
-        self.slowest_member_ms = self.slowest_member_ms.max(other.slowest_member_ms);
+        self.slow_members += other.slow_members;
     }
 }
 

@@ -21,8 +21,9 @@ servers: COPY, publish, pull, one report, insert, acknowledge, with rows as wide
 measured again and again, since the machine is shared: what is set beside a workload is the last one before it. The
 chain is the same for W3: a stored request, a message, three stored reports, and the answer with the results. Between
 two workloads the tables are vacuumed and analyzed, so that none pays for the one before it; what becomes due while a
-workload runs is part of it. Memory of Postgres is looked at every five seconds and at the end, that of the others
-every second.
+workload runs is part of it. Before the first one 10,000 steps are run five times and not counted: a new cluster plans
+its statements on each of its connections, and takes three times as long. Memory of Postgres is looked at every five
+seconds and at the end, that of the others every second.
 ";
 
 /// Makes the document of a file of reports, one JSON document after the other.

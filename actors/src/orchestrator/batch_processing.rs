@@ -3,7 +3,7 @@
 //! when it dies: nothing; unacknowledged commands come back, and the sweep finds stored outcomes
 //! without a sealed batch.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -200,16 +200,12 @@ async fn expand_steps(node: &Node, links: &Links, steps: &[StepId]) -> Result<()
     let mut small = Vec::new();
     let mut small_members = 0;
     let expandable = node.store.load_expandable(steps).await?;
-    let attempts: Vec<_> = expandable.iter().map(|step| (step.step_id, step.attempt)).collect();
-    let appended: HashMap<StepId, u32> =
-        node.store.count_appended(&attempts).await?.into_iter().collect();
     for step in expandable {
         let template = node.store.template(step.template_id).await?;
         let Some((_, batchable)) = template.step(&step.name) else { continue };
         let Some(worker) = template.worker_of(&step.name) else { continue };
         let most = node.settings.batches.max_members;
-        let pages = appended.get(&step.step_id).copied();
-        let plan = match batching::plan(&template, batchable, &step.result, pages, most) {
+        let plan = match batching::plan(&template, batchable, &step.result, step.appended, most) {
             Ok(plan) => plan,
             Err(failure) => {
                 // Judged before it was stored: only a smaller limit since then comes here.

@@ -49,8 +49,17 @@ pub(crate) async fn judge(
         tracing::error!(%error, "outcomes could not be judged by their templates");
         Refusal::retry(code::UNAVAILABLE, "the database did not answer; report again")
     };
-    let steps = node.store.find_judged(namespace, &judged).await.map_err(unread)?;
-    judge_structure(node, set, &steps).await.map_err(unread)?;
+    let batchables = set.iter().filter(|a| a.kind == StepKind::Batchable && a.ending.is_ok());
+    let batchables: Vec<(StepId, u32)> = batchables.map(|a| (a.step_id, a.attempt)).collect();
+    let read = async {
+        tokio::try_join!(
+            node.store.find_judged(namespace, &judged),
+            node.store.count_appended(&batchables)
+        )
+    };
+    let (steps, appended) = read.await.map_err(unread)?;
+    let appended = appended.into_iter().collect();
+    judge_structure(set, &steps, &appended, node.settings.batches.max_members);
     judge_results(set, &steps).await
 }
 
@@ -72,16 +81,13 @@ fn is_judged(kind: StepKind) -> bool {
     matches!(kind, StepKind::Batchable | StepKind::Decision)
 }
 
-async fn judge_structure(
-    node: &Node,
+/// `appended` is how many cursors each step has appended, of which there may be `most`.
+fn judge_structure(
     set: &mut [FinishedAttempt],
     steps: &HashMap<StepId, JudgedStep>,
-) -> Result<(), StoreError> {
-    let batchables = set.iter().filter(|a| a.kind == StepKind::Batchable && a.ending.is_ok());
-    let batchables: Vec<(StepId, u32)> = batchables.map(|a| (a.step_id, a.attempt)).collect();
-    let appended: HashMap<StepId, u32> =
-        node.store.count_appended(&batchables).await?.into_iter().collect();
-    let most = node.settings.batches.max_members;
+    appended: &HashMap<StepId, u32>,
+    most: u32,
+) {
     for attempt in set.iter_mut().filter(|a| is_judged(a.kind)) {
         let Some(JudgedStep { template, name, .. }) = steps.get(&attempt.step_id) else {
             continue;
@@ -100,7 +106,6 @@ async fn judge_structure(
             attempt.ending = Err(failure);
         }
     }
-    Ok(())
 }
 
 /// Checks results against the schemas of their steps, away from the threads that everything else

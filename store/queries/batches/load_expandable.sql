@@ -1,7 +1,8 @@
 -- Rows are found by key, each by itself: how many tasks are open must not matter.
 select s.id as "id!", s.task_id as "task_id!", s.namespace as "namespace!", s.name as "name!",
        t.priority as "priority!", t.template_id as "template_id!", o.attempt as "attempt!",
-       o.result::text as "result!", b.id as "batch_id?", b.expanded_upto as "expanded_upto?"
+       o.result::text as "result!", b.id as "batch_id?", b.expanded_upto as "expanded_upto?",
+       p.appended as "appended?"
 from unnest($1::uuid[]) as i(id)
 cross join lateral (
     select id, task_id, namespace, name from tasker.steps
@@ -21,3 +22,10 @@ cross join lateral (
 left join lateral (
     select id, expanded_upto from tasker.batches where batchable_step_id = s.id offset 0
 ) b on true
+-- Only if its pages have no gap.
+left join lateral (
+    select max(total) as appended from tasker.cursor_pages
+    where step_id = s.id and attempt = o.attempt
+    having count(*) = max(page) + 1
+    offset 0
+) p on true

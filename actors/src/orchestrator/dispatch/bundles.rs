@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 
 use tasker_store::{Finished, MemberRow};
 
-/// A member that takes no longer is quick, in milliseconds.
-const QUICK_MS: u32 = 5;
-/// So many members in a row must have been quick before they are bundled.
-const QUICK_IN_A_ROW: u32 = 64;
+/// So many members must have been quick before they are bundled.
+const QUICK_ENOUGH: u32 = 64;
+/// So many of them are outweighed by a slow one: on a busy machine anything takes long now and then.
+const SLOW_WEIGHS: u32 = 16;
+/// No more of them are remembered.
+const MOST_QUICK: u32 = 1_024;
 /// Names and ranges of one bundle: far below what a message may have.
 const MAX_BYTES: usize = 64 * 1024;
 
@@ -35,10 +37,9 @@ impl Bundling {
             return;
         }
         self.last = Some(now);
-        self.quick = match finished.slowest_member_ms > QUICK_MS {
-            true => 0,
-            false => self.quick.saturating_add(finished.members),
-        };
+        let slow = finished.slow_members.saturating_mul(SLOW_WEIGHS + 1);
+        let quick = self.quick.saturating_add(finished.members).saturating_sub(slow);
+        self.quick = quick.min(MOST_QUICK);
     }
 
     /// Members of this template step are to be published: of another one than before nothing is known.
@@ -51,7 +52,7 @@ impl Bundling {
 
     pub(super) fn is_on(&self, now: Instant) -> bool {
         let recent = self.last.is_some_and(|last| now.duration_since(last) < RECENT);
-        self.taken && recent && self.quick >= QUICK_IN_A_ROW
+        self.taken && recent && self.quick >= QUICK_ENOUGH
     }
 
     /// How many members a message brings at most.
@@ -96,15 +97,15 @@ mod tests {
 
     use super::*;
 
-    fn finished(members: u32, slowest_member_ms: u32) -> Finished {
-        Finished { steps: members, members, slowest_member_ms }
+    fn finished(members: u32, slow_members: u32) -> Finished {
+        Finished { steps: members, members, slow_members }
     }
 
     #[test]
     fn members_are_bundled_while_they_are_quick() {
         let now = Instant::now();
         let mut bundling = Bundling { taken: true, ..Bundling::default() };
-        bundling.note(finished(QUICK_IN_A_ROW - 1, QUICK_MS), now);
+        bundling.note(finished(QUICK_ENOUGH - 1, 0), now);
         assert!(!bundling.is_on(now));
         bundling.note(Finished { steps: 9, ..Finished::default() }, now);
         assert!(!bundling.is_on(now), "other steps say nothing");
@@ -115,10 +116,16 @@ mod tests {
         assert!(!bundling.is_on(now), "a worker would not know what it gets");
         bundling.taken = true;
         assert!(!bundling.is_on(now + RECENT), "that was long ago");
-        bundling.note(finished(1_000, QUICK_MS + 1), now);
+        // One of seventeen weighs as much as the others; no more than so many are remembered.
+        bundling.note(finished(170, 10), now);
+        assert!(bundling.is_on(now));
+        bundling.note(finished(1_000_000, 0), now);
+        bundling.note(finished(60, 60), now);
+        assert!(bundling.is_on(now));
+        bundling.note(finished(1, 1), now);
         assert_eq!(bundling.size(16, now), 1);
         bundling.begin("work");
-        bundling.note(finished(1_000, QUICK_MS), now);
+        bundling.note(finished(1_000, 0), now);
         bundling.begin("work");
         assert!(bundling.is_on(now));
         bundling.begin("other");
