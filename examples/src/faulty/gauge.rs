@@ -26,7 +26,7 @@ struct Input {
     gauge: Option<String>,
 }
 
-/// Returns its number and how many members ran when it began, itself among them.
+/// Returns its number and how many members ran when it began, and when it was half done, itself among them.
 struct Gauge;
 
 impl Batchable for Gauge {}
@@ -37,12 +37,15 @@ impl StepHandler for Gauge {
         let value = self.get_batch_context(&ctx)?.start_position()?;
         let gauge = input.gauge.unwrap_or_else(|| ctx.task_id().to_string());
         let running = count(&gauge, 1);
-        tokio::time::sleep(Duration::from_millis(input.sleep_ms)).await;
+        let half = Duration::from_millis(input.sleep_ms) / 2;
+        tokio::time::sleep(half).await;
+        let meanwhile = count(&gauge, 0);
+        tokio::time::sleep(half).await;
         count(&gauge, -1);
         if ctx.tries() == 0 && input.fail_once.contains(&value) {
             return Err(StepError::retryable(super::ON_PURPOSE, "fails once on purpose"));
         }
-        Ok(json!({"value": value, "running": running}).into())
+        Ok(json!({"value": value, "running": running, "meanwhile": meanwhile}).into())
     }
 }
 
