@@ -45,11 +45,15 @@ pub enum Guard {
     FreshUntil,
     /// Before members are read to be published, one looks whether another publishes their batch.
     OwnSpans,
+    /// A message that brought several members is acknowledged when the last of them has ended.
+    AckAfterLast,
+    /// A second delivery is charged only if a worker may have vanished with the step.
+    ChargeByEvidence,
 }
 
 impl Guard {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::AttemptFence,
         Self::TerminalTest,
         Self::CountByChange,
@@ -65,6 +69,8 @@ impl Guard {
         Self::Reconciler,
         Self::FreshUntil,
         Self::OwnSpans,
+        Self::AckAfterLast,
+        Self::ChargeByEvidence,
     ];
 
     /// Its name in `TASKER_MUTANT` and in the table.
@@ -85,6 +91,8 @@ impl Guard {
             Self::Reconciler => "reconciler",
             Self::FreshUntil => "fresh_until",
             Self::OwnSpans => "own_spans",
+            Self::AckAfterLast => "ack_after_last",
+            Self::ChargeByEvidence => "charge_by_evidence",
         }
     }
 

@@ -1,7 +1,8 @@
 //! Claims: a step that was delivered before runs again only under a new attempt.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Instant;
+use std::ops::Range;
+use std::time::{Duration, Instant};
 
 use tasker_guards::{CrashPoint, Guard, guard_is_off, pass};
 use tasker_messages::{Claim, ClaimVerdict, Namespace, ReleasedStep, StepId, StepKind, WorkerId};
@@ -10,6 +11,15 @@ use uuid::Uuid;
 
 use crate::pool::{Tx, commit, retry_conflicts};
 use crate::{Store, StoreError};
+
+/// How claims are decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimTerms {
+    /// For how long a step is leased that may run, in milliseconds.
+    pub lease_ms: u64,
+    /// How old the row of a worker is that has vanished, and may have had what is delivered again.
+    pub vanished: Range<Duration>,
+}
 
 /// What became of a set of claims.
 #[derive(Debug, Default)]
@@ -45,10 +55,15 @@ impl Store {
         namespace: &Namespace,
         worker: WorkerId,
         claims: &[Claim],
-        lease_ms: u64,
+        terms: &ClaimTerms,
         until: Option<Instant>,
     ) -> Result<Granted, StoreError> {
-        retry_conflicts(|| self.claim_once(namespace, worker, claims, lease_ms, until)).await
+        // Before the transaction: it holds rows, and would wait for a second connection.
+        let vanished = guard_is_off(Guard::ChargeByEvidence)
+            || claims.iter().any(|claim| claim.redelivered)
+                && self.has_vanished_workers(namespace, terms.vanished.clone()).await?;
+        let terms = (terms.lease_ms, vanished);
+        retry_conflicts(|| self.claim_once(namespace, worker, claims, terms, until)).await
     }
 
     async fn claim_once(
@@ -56,7 +71,7 @@ impl Store {
         namespace: &Namespace,
         worker: WorkerId,
         claims: &[Claim],
-        lease_ms: u64,
+        (lease_ms, a_worker_has_vanished): (u64, bool),
         until: Option<Instant>,
     ) -> Result<Granted, StoreError> {
         let ids: Vec<Uuid> = claims.iter().map(|c| c.step_id.as_uuid()).collect();
@@ -100,6 +115,7 @@ impl Store {
                 live: row.live,
                 held_by_other: row.held_by_other,
                 held_by_claimant: row.held_by_claimant,
+                may_have_cost_a_worker: row.was_held || a_worker_has_vanished,
                 dispatch_seq: row.dispatch_seq as u32,
                 attempt: row.attempt as u32,
                 tries: row.tries as u32,

@@ -50,7 +50,7 @@ mod why;
 mod workers;
 
 pub use cancel::Cancelled;
-pub use claims::{Granted, Reclaim};
+pub use claims::{ClaimTerms, Granted, Reclaim};
 pub use convergence::{ConvergeCandidates, Converged};
 pub use costs::ServerCounters;
 pub use counters::FinishedTask;

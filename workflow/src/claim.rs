@@ -13,6 +13,10 @@ pub struct ClaimFacts {
     pub held_by_other: bool,
     /// Whether it runs under a lease of the claiming worker that has not run out.
     pub held_by_claimant: bool,
+    /// Whether a worker may have vanished with it: somebody was known to have it, or a worker of the
+    /// namespace has vanished. nats-server also delivers again what it had picked for a worker in the
+    /// moment in which that one ended.
+    pub may_have_cost_a_worker: bool,
     /// The latest dispatch.
     pub dispatch_seq: u32,
     /// The current attempt.
@@ -60,6 +64,10 @@ impl ClaimDecision {
 ///
 /// Whether a *message* is out of date is judged by `dispatch_seq`, never by the attempt: judging by
 /// the attempt would lose the only message of a step whose claimant died.
+///
+/// A redelivery is charged if it may have cost a worker. Should one die before anybody has heard of it,
+/// that is not known; but whoever runs what was delivered again has claimed it before, and is known from
+/// then on. So it is missed once at the most of each dispatch.
 pub fn decide_claim(claim: &Claim, facts: &ClaimFacts) -> ClaimDecision {
     if facts.ended {
         return ClaimDecision::Drop(DropReason::Ended);
@@ -78,8 +86,9 @@ pub fn decide_claim(claim: &Claim, facts: &ClaimFacts) -> ClaimDecision {
         // step does not ask.
         return ClaimDecision::Run { attempt: facts.attempt, tries: facts.tries };
     }
-    let tries = facts.tries + u32::from(claim.redelivered);
-    if tries >= facts.max_attempts && claim.redelivered {
+    let is_charged = claim.redelivered && facts.may_have_cost_a_worker;
+    let tries = facts.tries + u32::from(is_charged);
+    if tries >= facts.max_attempts && is_charged {
         return ClaimDecision::Poison { tries };
     }
     ClaimDecision::Run { attempt: facts.attempt + 1, tries }
@@ -96,6 +105,7 @@ mod tests {
         live: true,
         held_by_other: false,
         held_by_claimant: false,
+        may_have_cost_a_worker: true,
         dispatch_seq: 2,
         attempt: 4,
         tries: 1,
@@ -121,6 +131,10 @@ mod tests {
         let last = ClaimFacts { tries: 2, ..FACTS };
         check(last, true, ClaimDecision::Poison { tries: 3 });
         check(last, false, ClaimDecision::Run { attempt: 5, tries: 2 });
+        // Picked for a worker that had ended in good order.
+        let spared = ClaimFacts { may_have_cost_a_worker: false, ..last };
+        check(spared, true, ClaimDecision::Run { attempt: 5, tries: 2 });
+        check(spared, false, ClaimDecision::Run { attempt: 5, tries: 2 });
         let ended = ClaimFacts { ended: true, dispatch_seq: 3, ..FACTS };
         check(ended, true, ClaimDecision::Drop(DropReason::Ended));
         let moved = ClaimFacts { dispatch_seq: 3, held_by_other: true, ..FACTS };

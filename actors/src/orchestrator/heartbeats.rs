@@ -2,10 +2,11 @@
 //! dispatch. What is lost when it dies: at most one beat; the next one says the same.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tasker_config::WorkerSettings;
+use tasker_config::{Settings, WorkerSettings};
 use tasker_messages::json::{self, Limits};
 use tasker_messages::{Heartbeat, Hint, Namespace, Queue, WorkerId, subject};
 
@@ -63,11 +64,23 @@ pub(crate) fn recorded_within(settings: &WorkerSettings) -> Duration {
     RECORD_EVERY + settings.heartbeat() + GRACE
 }
 
+/// How old the row of a worker is that has vanished with what nats-server delivers again now: it waits for
+/// as long as an acknowledgement may take, counted from a sign of progress that can be one and a half times
+/// `worker.progress_ms` older than the death. Where that is less than rows are apart, whoever is alive may
+/// count as vanished as well.
+pub(crate) fn vanished_within(settings: &Settings) -> Range<Duration> {
+    let ack_wait = settings.streams.ack_wait();
+    recorded_within(&settings.worker).min(ack_wait / 2)..ack_wait * REMEMBERED
+}
+
 /// A worker whose row is older than this counts as gone.
 pub(crate) fn live_within(settings: &WorkerSettings) -> Duration {
     RECORD_EVERY + settings.heartbeat() * (MISSED_BEATS + 1)
 }
 
+/// For how many times as long as an acknowledgement may take a worker that has vanished is remembered: what
+/// is delivered again may have waited for a slot.
+const REMEMBERED: u32 = 20;
 /// Most workers that are remembered.
 const MAX_WORKERS: usize = 100_000;
 
@@ -256,6 +269,18 @@ fn store_beat(node: &Node, namespace: Namespace, beat: Heartbeat, record: bool) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_gone_counts_as_vanished_when_its_messages_come_again() {
+        let loader = tasker_config::Loader::new().expect("the defaults are valid");
+        let mut settings = loader.load().expect("the defaults are valid").settings;
+        let seconds = |from, to| Duration::from_millis(from)..Duration::from_secs(to);
+        // Messages come 7.5 s after a death at the earliest: 15 s after the last sign of progress. Who is
+        // alive has a row that is younger, every 5 s with a beat that is due every 2.
+        assert_eq!(vanished_within(&settings), seconds(7_500, 300));
+        (settings.streams.ack_wait_ms, settings.worker.progress_ms) = (3_000, 1_000);
+        assert_eq!(vanished_within(&settings), seconds(1_500, 60));
+    }
 
     #[test]
     fn dispatch_is_told_what_is_new_and_now_and_then_everything() {

@@ -18,7 +18,7 @@ use super::retry::BackOff;
 /// How long pull loops may take to end: longer than each of them allows itself, since what one takes in
 /// after that nobody gives back.
 const LOOPS_END: Duration = Duration::from_secs(6);
-/// How long giving steps back may take, before their messages are left to come back, which costs a try:
+/// How long giving steps back may take, before their messages are left to come back, which can cost a try:
 /// long enough for a second request, if the orchestrator that got the first has ended.
 const RELEASE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a worker that is told to end waits for an answer before it asks another orchestrator.
@@ -160,7 +160,7 @@ impl Core {
 
     /// Gives steps back to the orchestrators, and acknowledges their messages after the answer: new
     /// ones are on the way then. Where nobody answers it goes on asking: a message that came back by
-    /// itself would be charged to a step that never ran.
+    /// itself could be charged to a step that never ran.
     async fn release_all(&self, steps: Vec<HeldStep>) {
         let mut by_namespace: HashMap<Namespace, Vec<HeldStep>> = HashMap::new();
         for step in steps {

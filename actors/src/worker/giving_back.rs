@@ -17,7 +17,7 @@ struct Dispatch {
 /// Steps that orchestrators were asked to take back, until they have answered, by dispatch. A worker that
 /// claims one of them meanwhile may be granted the attempt that it gives back, since it seems to have asked
 /// before, and another worker gets it as well. Their messages are kept until then: one that came to
-/// another worker would be charged, although nobody vanished.
+/// another worker could be charged, although nobody vanished with it.
 #[derive(Default)]
 pub(crate) struct GivingBack {
     steps: Mutex<HashMap<StepId, Vec<Dispatch>>>,

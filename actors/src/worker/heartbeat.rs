@@ -136,8 +136,13 @@ fn heed(core: &Arc<Core>, incoming: &Incoming) {
 /// `age`.
 pub(super) async fn beat(core: &Core, age: Duration) {
     core.meters.busy.set(core.ledger.busy());
+    beat_in(core, &core.places(), age).await;
+}
+
+/// The same in the namespaces of these places.
+pub(super) async fn beat_in(core: &Core, wanted: &[Arc<Place>], age: Duration) {
     let places = core.places();
-    let mut namespaces: Vec<&Arc<Place>> = places.iter().collect();
+    let mut namespaces: Vec<&Arc<Place>> = wanted.iter().collect();
     namespaces.sort_by(|a, b| a.namespace.cmp(&b.namespace));
     namespaces.dedup_by(|a, b| a.namespace == b.namespace);
     for place in namespaces {

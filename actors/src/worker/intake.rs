@@ -11,6 +11,7 @@ use tasker_messages::{Introduction, Queue, QueueList, QueueRef, subject};
 use tokio::sync::watch;
 
 use super::core::{Core, Serves, Stage};
+use super::heartbeat::beat_in;
 use super::place::Place;
 use super::pull_loop::{PullLoop, Signal};
 use crate::loops::Loops;
@@ -101,7 +102,7 @@ impl Actor for IntakeActor {
                 state.listing = false;
                 if let Some(queues) = queues.filter(|_| state.core.stage() == Stage::Serving) {
                     state.listed = Some(Instant::now());
-                    pull(state, choose(&state.core.serves, queues));
+                    pull(state, choose(&state.core.serves, queues)).await;
                 }
                 Ok(())
             }
@@ -184,7 +185,7 @@ fn choose(serves: &Serves, mut queues: Vec<QueueRef>) -> Vec<QueueRef> {
 }
 
 /// Starts loops for new queues and stops those of queues that are gone.
-fn pull(state: &mut IntakeState, queues: Vec<QueueRef>) {
+async fn pull(state: &mut IntakeState, queues: Vec<QueueRef>) {
     state.pulled.retain(|queue, (_, signal)| {
         let stays = queues.contains(queue);
         if !stays {
@@ -193,6 +194,7 @@ fn pull(state: &mut IntakeState, queues: Vec<QueueRef>) {
         }
         stays
     });
+    let (mut places, mut signals) = (Vec::new(), Vec::new());
     for queue in queues {
         if state.pulled.contains_key(&queue) {
             continue;
@@ -200,11 +202,18 @@ fn pull(state: &mut IntakeState, queues: Vec<QueueRef>) {
         tracing::info!(%queue.namespace, %queue.queue, "pulling queue");
         let place = Arc::new(Place::new(&state.core, queue.clone()));
         let (signal, told) = watch::channel(Signal::default());
-        let pull_loop = PullLoop::new(&state.core, Arc::clone(&place), told);
-        state.loops.spawn("worker_intake.queue", pull_loop.run());
+        places.push(Arc::clone(&place));
+        signals.push(told);
         state.pulled.insert(queue, (place, signal));
     }
     state.core.set_places(state.pulled.values().map(|(place, _)| Arc::clone(place)).collect());
+    // Before anything is asked for: should the worker die of the first step that it gets, somebody has heard
+    // of it.
+    beat_in(&state.core, &places, state.core.settings.worker.heartbeat()).await;
+    for (place, told) in places.into_iter().zip(signals) {
+        let pull_loop = PullLoop::new(&state.core, place, told);
+        state.loops.spawn("worker_intake.queue", pull_loop.run());
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use tasker_bus::AckHandle;
+use tasker_guards::{Guard, guard_is_off};
 
 /// A step's part in the message that brought it. One that brought several steps is acknowledged when each
 /// of them has been; a part that is dropped without keeps it, so that all of it comes back and is claimed:
@@ -81,7 +82,8 @@ impl Message {
 
 impl Parts {
     async fn end_one(&self, handle: &AckHandle) {
-        if self.left.fetch_sub(1, Ordering::AcqRel) > 1 {
+        let others_are_left = self.left.fetch_sub(1, Ordering::AcqRel) > 1;
+        if others_are_left && !guard_is_off(Guard::AckAfterLast) {
             return;
         }
         match self.comes_back.load(Ordering::Relaxed) {

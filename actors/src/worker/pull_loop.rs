@@ -384,7 +384,7 @@ impl PullLoop {
 
     /// Takes what still comes for what was asked, as long as it keeps coming. Where many messages wait,
     /// nothing is asked for when that is done: a message that the server picks for a request while the
-    /// request is being given up would count as delivered, and be charged.
+    /// request is being given up would count as delivered, and may be charged.
     async fn use_up_credit(&mut self) {
         let end = Instant::now() + LAST_CREDIT;
         while self.here.credit > 0 {

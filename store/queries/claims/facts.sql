@@ -6,7 +6,8 @@ select s.id, s.attempt, s.dispatch_seq, s.tries, s.kind::text as "kind!", t.temp
         and (b.id is null or b.state = 'sealed')) as "live!",
        coalesce(s.lease_until > now() and s.lease_worker <> $3, false) as "held_by_other!",
        s.state = 'in_progress' and coalesce(s.lease_until > now() and s.lease_worker = $3, false)
-           as "held_by_claimant!"
+           as "held_by_claimant!",
+       s.lease_worker is not null as "was_held!"
 from tasker.steps s
 join tasker.tasks t on t.id = s.task_id
 left join tasker.batches b on b.id = s.batch_id

@@ -6,7 +6,7 @@ use tasker_messages::{
     Checkpoint, CheckpointVerdict, Claim, Namespace, SaveCheckpoint, StepId, StepKind,
 };
 
-use super::{LEASE_MS, World, ns};
+use super::{TERMS, World, ns};
 
 fn save(step_id: StepId, attempt: u32, items_processed: u64) -> SaveCheckpoint {
     let checkpoint = Checkpoint {
@@ -42,7 +42,7 @@ async fn only_the_current_attempt_gets_ahead(pool: PgPool) {
     assert_eq!(verdict(&world, &save(step, 2, 20)).await, Superseded);
 
     let claim = [Claim { step_id: step, dispatch_seq: 1, redelivered: true, begun: None }];
-    world.store.claim_steps(&ns(), world.worker, &claim, LEASE_MS, None).await.expect("claimed");
+    world.store.claim_steps(&ns(), world.worker, &claim, &TERMS, None).await.expect("claimed");
     assert_eq!(verdict(&world, &save(step, 1, 20)).await, Superseded, "a zombie");
     assert_eq!(items(&world, step).await, Some(10));
     assert_eq!(verdict(&world, &save(step, 2, 10)).await, NotAhead, "nothing was done");

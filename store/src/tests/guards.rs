@@ -9,7 +9,7 @@ use tasker_messages::{
 };
 use uuid::Uuid;
 
-use super::{World, ns, sent};
+use super::{TERMS, World, ns, sent};
 use crate::{BundledBatch, SentSpan};
 
 #[sqlx::test]
@@ -48,9 +48,10 @@ async fn only_the_current_attempt_of_the_right_step_counts(pool: PgPool) {
 async fn a_claim_that_comes_again_is_granted_once(pool: PgPool) {
     let world = World::new(pool).await;
     let (_, batch) = world.expand(1).await;
+    world.lose_a_worker().await;
     let claim = Claim { step_id: batch.member(0), dispatch_seq: 1, redelivered: true, begun: None };
     let claim_all = async |claims: &[Claim]| {
-        let granted = world.store.claim_steps(&ns(), world.worker, claims, 60_000, None).await;
+        let granted = world.store.claim_steps(&ns(), world.worker, claims, &TERMS, None).await;
         granted.expect("decided")
     };
     let run = ClaimVerdict::Run { attempt: 2, tries: 1 };
@@ -72,12 +73,12 @@ async fn an_earlier_dispatch_does_not_stand_in_the_way_of_the_one_that_counts(po
     let (_, batch) = world.expand(1).await;
     let step_id = batch.member(0);
     let first = [Claim { step_id, dispatch_seq: 1, redelivered: false, begun: None }];
-    world.store.claim_steps(&ns(), world.worker, &first, 60_000, None).await.expect("decided");
+    world.store.claim_steps(&ns(), world.worker, &first, &TERMS, None).await.expect("decided");
     let back = [ReleasedStep { step_id, attempt: 2, dispatch_seq: 1, unstarted: true }];
     let sent = world.store.release_steps(&ns(), world.worker, &back).await.expect("decided");
     assert_eq!(sent, [step_id]);
     let claims = [1, 2, 2, 1].map(|dispatch_seq| Claim { dispatch_seq, ..first[0] });
-    let granted = world.store.claim_steps(&ns(), world.worker, &claims, 60_000, None).await;
+    let granted = world.store.claim_steps(&ns(), world.worker, &claims, &TERMS, None).await;
     let superseded = ClaimVerdict::Drop(tasker_messages::DropReason::Superseded);
     let run = ClaimVerdict::Run { attempt: 3, tries: 0 };
     let expect = [superseded, run, ClaimVerdict::Held, ClaimVerdict::Held];
@@ -92,7 +93,7 @@ async fn what_a_claim_has_just_granted_is_given_back(pool: PgPool) {
     let (_, batch) = world.expand(1).await;
     let step_id = batch.member(0);
     let claim = [Claim { step_id, dispatch_seq: 1, redelivered: false, begun: None }];
-    world.store.claim_steps(&ns(), world.worker, &claim, 60_000, None).await.expect("decided");
+    world.store.claim_steps(&ns(), world.worker, &claim, &TERMS, None).await.expect("decided");
     let back = [ReleasedStep { step_id, attempt: 1, dispatch_seq: 1, unstarted: true }];
     let other = WorkerId::from_uuid(Uuid::now_v7());
     assert!(world.store.release_steps(&ns(), other, &back).await.expect("decided").is_empty());
@@ -124,7 +125,7 @@ async fn what_was_sent_again_is_given_back_by_whom_runs_it(pool: PgPool) {
     let other = WorkerId::from_uuid(Uuid::now_v7());
     let claim = async |redelivered| {
         let claim = [Claim { step_id, dispatch_seq: 2, redelivered, begun: None }];
-        let granted = world.store.claim_steps(&ns(), other, &claim, 60_000, None).await;
+        let granted = world.store.claim_steps(&ns(), other, &claim, &TERMS, None).await;
         granted.expect("decided").verdicts
     };
     assert_eq!(claim(false).await, [ClaimVerdict::Held]);
@@ -149,6 +150,7 @@ async fn a_claim_that_nobody_waits_for_is_not_decided(pool: PgPool) {
     let world = World::new(pool).await;
     let (_, batch) = world.expand(1).await;
     let step_id = batch.member(0);
+    world.lose_a_worker().await;
     let claim = [Claim { step_id, dispatch_seq: 1, redelivered: true, begun: None }];
     let mut before = world.pool.begin().await.expect("begun");
     sqlx::query("select from tasker.steps where id = $1 for update")
@@ -158,7 +160,7 @@ async fn a_claim_that_nobody_waits_for_is_not_decided(pool: PgPool) {
         .expect("locked");
     let until = Instant::now() + Duration::from_millis(200);
     let (namespace, worker) = (ns(), world.worker);
-    let late = world.store.claim_steps(&namespace, worker, &claim, 60_000, Some(until));
+    let late = world.store.claim_steps(&namespace, worker, &claim, &TERMS, Some(until));
     let free = async {
         tokio::time::sleep_until((until + Duration::from_millis(1)).into()).await;
         before.commit().await.expect("unlocked");
@@ -167,14 +169,49 @@ async fn a_claim_that_nobody_waits_for_is_not_decided(pool: PgPool) {
     let late = late.expect("asked");
     assert!(late.is_late && late.verdicts.is_empty(), "{late:?}");
     let until = Some(Instant::now() + Duration::from_secs(60));
-    let granted = world.store.claim_steps(&ns(), world.worker, &claim, 60_000, until).await;
+    let granted = world.store.claim_steps(&ns(), world.worker, &claim, &TERMS, until).await;
     let run = ClaimVerdict::Run { attempt: 2, tries: 1 };
     assert_eq!(granted.expect("decided").verdicts, [run], "nothing was charged before");
+}
+
+/// What comes a second time is charged if a worker may have vanished with it: if one has, or if somebody
+/// was known to have it.
+#[sqlx::test]
+async fn what_nobody_can_have_died_of_costs_no_try(pool: PgPool) {
+    let world = World::new(pool).await;
+    let (_, batch) = world.expand(3).await;
+    world.lose_a_worker().await;
+    world.run("update tasker.workers set last_beat_at = now()").await;
+    let claim = async |ordinal, redelivered| {
+        let claim =
+            [Claim { step_id: batch.member(ordinal), dispatch_seq: 1, redelivered, begun: None }];
+        let granted = world.store.claim_steps(&ns(), world.worker, &claim, &TERMS, None).await;
+        granted.expect("decided").verdicts[0]
+    };
+    let give_to_another_who_vanishes = async || {
+        world
+            .run(
+                "update tasker.steps set lease_until = now(), lease_worker = gen_random_uuid()
+                 where lease_worker is not null",
+            )
+            .await;
+    };
+    let run = |attempt, tries| ClaimVerdict::Run { attempt, tries };
+    assert_eq!(claim(0, true).await, run(2, 0), "all workers are well");
+    give_to_another_who_vanishes().await;
+    assert_eq!(claim(0, true).await, run(3, 1), "somebody had it");
+    give_to_another_who_vanishes().await;
+    assert_eq!(claim(0, false).await, run(4, 1), "it has not come before");
+    world.lose_a_worker().await;
+    assert_eq!(claim(1, true).await, run(2, 1), "one has vanished");
+    world.run("update tasker.workers set drained = true").await;
+    assert_eq!(claim(2, true).await, run(2, 0), "it has ended in good order");
 }
 
 #[sqlx::test]
 async fn a_claim_fences_the_one_before(pool: PgPool) {
     let world = World::new(pool).await;
+    world.lose_a_worker().await;
     let (_, batch) = world.expand(1).await;
     let member = batch.member(0);
     let claim = |dispatch_seq, redelivered| Claim {
@@ -185,7 +222,7 @@ async fn a_claim_fences_the_one_before(pool: PgPool) {
     };
     let other = WorkerId::from_uuid(Uuid::now_v7());
     let decide = async |worker, claim: Claim| {
-        world.store.claim_steps(&ns(), worker, &[claim], 60_000, None).await.expect("decided")
+        world.store.claim_steps(&ns(), worker, &[claim], &TERMS, None).await.expect("decided")
     };
     assert_eq!(
         decide(other, claim(2, true)).await.verdicts,

@@ -22,6 +22,7 @@ mod verify;
 mod views;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 use sqlx::PgPool;
@@ -33,8 +34,8 @@ use tasker_workflow::Template;
 use uuid::Uuid;
 
 use crate::{
-    Applied, FinishedAttempt, NewBatch, NewMember, NewTask, SentSpan, Store, SubmitVerdict,
-    VerifyRequest,
+    Applied, ClaimTerms, FinishedAttempt, NewBatch, NewMember, NewTask, SentSpan, Store,
+    SubmitVerdict, VerifyRequest,
 };
 
 /// Members that were sent one by one.
@@ -69,6 +70,8 @@ steps:
 ";
 
 const LEASE_MS: u64 = 10_000;
+const TERMS: ClaimTerms =
+    ClaimTerms { lease_ms: 60_000, vanished: Duration::from_secs(8)..Duration::from_secs(300) };
 
 fn ns() -> Namespace {
     Namespace::new("tests").expect("a valid name")
@@ -95,6 +98,17 @@ impl World {
         assert!(registered.expect("stored").created);
         let worker = WorkerId::from_uuid(Uuid::now_v7());
         Self { pool, store, template_id, template: Arc::new(template), worker }
+    }
+
+    /// Somebody was last heard of a minute ago.
+    async fn lose_a_worker(&self) {
+        self.run(
+            "insert into tasker.workers
+                 (id, namespace, name, build, queues, callables, draining, last_beat_at)
+             values (gen_random_uuid(), 'tests', 'gone', '', '[]', '{}', false,
+                     now() - interval '1 minute')",
+        )
+        .await;
     }
 
     fn new_task(&self, key: Option<&str>, hash: u8) -> NewTask {

@@ -4,7 +4,7 @@ use sqlx::PgPool;
 use tasker_messages::{StepId, StepKind, Verdict};
 use uuid::Uuid;
 
-use super::{World, failure};
+use super::{TERMS, World, failure};
 use crate::submit::{NewStepRow, StepRows, insert_edges};
 
 /// Both transactions have read their rows before either of them counts.
@@ -74,7 +74,7 @@ async fn a_claim_and_an_outcome_exclude_each_other(pool: PgPool) {
         let report = [world.finished(step_id, StepKind::BatchWorker, 1)];
         let ns = super::ns();
         let (claimed, applied) = tokio::join!(
-            world.store.claim_steps(&ns, world.worker, &claim, 60_000, None),
+            world.store.claim_steps(&ns, world.worker, &claim, &TERMS, None),
             world.apply(&report)
         );
         let ran = matches!(

@@ -9,11 +9,12 @@ use tasker_messages::{
     IDEMPOTENCY_HEADER, Namespace, OutcomeReport, OutcomeVerdicts, Refusal, ReleaseReply,
     ReleaseRequest, SaveCheckpoint, TaskRequest, Verdict, code,
 };
-use tasker_store::FinishedAttempt;
+use tasker_store::{ClaimTerms, FinishedAttempt};
 use tokio::sync::oneshot;
 
 use crate::orchestrator::checkpoints::{CheckpointsMessage, Save};
 use crate::orchestrator::dispatch::DispatchMessage;
+use crate::orchestrator::heartbeats::vanished_within;
 use crate::orchestrator::node::Node;
 use crate::orchestrator::outcomes::{OutcomesMessage, Report};
 use crate::orchestrator::{Links, reads};
@@ -126,10 +127,13 @@ async fn claim(
     incoming: &Incoming,
 ) -> Result<ClaimReply, Refusal> {
     let request: ClaimRequest = reads::parse(&incoming.payload)?;
-    let lease_ms = node.settings.worker.lease_ms;
+    let terms = ClaimTerms {
+        lease_ms: node.settings.worker.lease_ms,
+        vanished: vanished_within(&node.settings),
+    };
     let until = request.until_ms.and_then(|until_ms| moment(node, until_ms));
     let granted =
-        node.store.claim_steps(namespace, request.worker, &request.claims, lease_ms, until).await;
+        node.store.claim_steps(namespace, request.worker, &request.claims, &terms, until).await;
     let granted = granted.map_err(|e| reads::ReadError::from(e).into_refusal())?;
     if granted.is_late {
         metrics::counter!("tasker_gateway_late_claims_total").increment(1);

@@ -10,7 +10,7 @@ use tasker_messages::{
 use uuid::Uuid;
 
 use super::Gate;
-use crate::tests::{World, ns};
+use crate::tests::{TERMS, World, ns};
 
 /// What is done to a step that may be about to end.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -34,7 +34,7 @@ impl World {
                 let claim = [Claim { step_id, dispatch_seq: 1, redelivered: false, begun: None }];
                 let other = WorkerId::from_uuid(Uuid::now_v7());
                 let granted =
-                    store.claim_steps(&ns, other, &claim, 60_000, None).await.expect("decided");
+                    store.claim_steps(&ns, other, &claim, &TERMS, None).await.expect("decided");
                 match granted.verdicts[0] {
                     ClaimVerdict::Run { attempt: 2, .. } => "done",
                     ClaimVerdict::Drop(DropReason::Ended) => "nothing to do",
@@ -150,7 +150,7 @@ async fn a_retry_and_a_claim_raise_the_attempt_once(pool: PgPool) {
         let claim = [Claim { step_id: step, dispatch_seq: 1, redelivered: false, begun: None }];
         let claims = async {
             let other = WorkerId::from_uuid(Uuid::now_v7());
-            let granted = world.store.claim_steps(&ns(), other, &claim, 60_000, None).await;
+            let granted = world.store.claim_steps(&ns(), other, &claim, &TERMS, None).await;
             granted.expect("decided").verdicts[0]
         };
         let gate = Gate::Step(step);

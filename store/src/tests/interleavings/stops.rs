@@ -6,7 +6,7 @@ use tasker_messages::{BatchId, Claim, ClaimVerdict, DropReason, StepId, TaskStat
 use uuid::Uuid;
 
 use super::{Gate, WAITING, failed, told, until};
-use crate::tests::{World, failure, ns};
+use crate::tests::{TERMS, World, failure, ns};
 use crate::{Cancelled, FinishedAttempt, NewTask, RepairTarget};
 
 const ONE: &str = r"
@@ -299,7 +299,7 @@ async fn make_due(world: &World) {
 
 async fn claim(world: &World, step_id: StepId, dispatch_seq: u32) -> ClaimVerdict {
     let claim = [Claim { step_id, dispatch_seq, redelivered: false, begun: None }];
-    let granted = world.store.claim_steps(&ns(), world.worker, &claim, 60_000, None).await;
+    let granted = world.store.claim_steps(&ns(), world.worker, &claim, &TERMS, None).await;
     granted.expect("decided").verdicts[0]
 }
 

@@ -8,7 +8,7 @@ use tasker_workflow::RepairAction;
 use uuid::Uuid;
 
 use super::assert_documented;
-use crate::tests::{World, failure, ns};
+use crate::tests::{TERMS, World, failure, ns};
 use crate::{FinishedAttempt, NewBatch, NewTask, RepairRequest, RepairTarget};
 
 /// `subject` is what things are done to, unless only another step can be in the state. `beside` keeps
@@ -197,7 +197,7 @@ impl World {
                 let claim =
                     [Claim { step_id: step, dispatch_seq: 1, redelivered: true, begun: None }];
                 let other = WorkerId::from_uuid(Uuid::now_v7());
-                let granted = self.store.claim_steps(&ns(), other, &claim, 60_000, None).await;
+                let granted = self.store.claim_steps(&ns(), other, &claim, &TERMS, None).await;
                 match granted.expect("decided").verdicts[0] {
                     ClaimVerdict::Run { attempt: 2, tries: 1 } => "run",
                     ClaimVerdict::Held => "held",
@@ -216,6 +216,7 @@ impl World {
 #[sqlx::test]
 async fn every_state_and_operation(pool: PgPool) {
     let world = World::of(pool, TEMPLATE).await;
+    world.lose_a_worker().await;
     let mut wrong = Vec::new();
     for (state, cells) in TABLE {
         for (operation, expect) in OPERATIONS.into_iter().zip(cells) {

@@ -63,6 +63,8 @@ impl Rows {
             held_by_claimant: step.state == StepState::InProgress
                 && step.lease == Lease::Of(asked.worker)
                 && !scenario.is(Mutant::GrantedAnew),
+            // Whoever vanishes is known here. Without it, less is charged.
+            may_have_cost_a_worker: true,
             dispatch_seq: if by_attempt { step.attempt } else { step.dispatch_seq }.into(),
             attempt: step.attempt.into(),
             tries: step.tries.into(),
