@@ -269,7 +269,9 @@ steps:
     let cluster = Cluster::start(1, 1).await?;
     let (api, database) = (cluster.api()?, cluster.database()?);
     api.register(CHAIN).await?;
-    let script = json!({"script": {"second": {"sleep_ms": 4_000}}});
+    // Signs of life come every 2 s and name what is held for as long: the first that names it comes up to
+    // 4 s after it began, and is to find it running.
+    let script = json!({"script": {"second": {"sleep_ms": 6_000}}});
     let id = api.submit("faulty", "handed", script).await?;
     let query = format!(
         "select state, sent_seq, dispatch_seq, lease_worker is not null as leased
