@@ -1,21 +1,18 @@
 //! Convergence: the transaction that settles ended batches, parents and decisions, decides which
 //! convergences may run and which branches exist, and creates their rows.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashSet};
+use std::time::Instant;
 
 use tasker_guards::{CrashPoint, pass};
-use tasker_messages::{BatchState, StepId, StepKind, TaskId, TemplateId};
-use tasker_workflow::batching::{self, all_failed};
-use tasker_workflow::{
-    BatchFact, Choice, Ending, StepFact, TaskFacts, Template, converge, stored_choice,
-};
+use tasker_messages::{BatchState, StepKind, TaskId, TemplateId};
+use tasker_workflow::{BatchFact, Choice, Ending, StepFact, TaskFacts, stored_choice};
 use uuid::Uuid;
 
-use crate::counters::{FinishedTask, TaskDeltas};
+use crate::counters::FinishedTask;
 use crate::pool::{Tx, commit, retry_conflicts};
-use crate::submit::{NewStepRow, StepRows, insert_edges};
-use crate::{Store, StoreError};
+use crate::settling::Writes;
+use crate::{ReadyStep, Store, StoreError};
 
 /// Tasks in which something ended that has not been settled.
 pub type ConvergeCandidates = Vec<TaskId>;
@@ -24,7 +21,7 @@ pub type ConvergeCandidates = Vec<TaskId>;
 #[derive(Debug, Default)]
 pub struct Converged {
     /// Convergences and branches that have become ready.
-    pub ready: Vec<StepId>,
+    pub ready: Vec<ReadyStep>,
     /// How many batches were settled.
     pub settled_batches: u32,
     /// Tasks that have ended.
@@ -34,29 +31,30 @@ pub struct Converged {
 /// One task as the transaction found it, under locks.
 #[derive(Default)]
 pub(crate) struct TaskState {
-    namespace: String,
-    template_id: Option<TemplateId>,
-    steps: Vec<StepRow>,
-    batches: Vec<BatchRow>,
+    pub(crate) namespace: String,
+    pub(crate) priority: i8,
+    pub(crate) template_id: Option<TemplateId>,
+    pub(crate) steps: Vec<StepRow>,
+    pub(crate) batches: Vec<BatchRow>,
 }
 
-struct StepRow {
-    id: Uuid,
-    name: String,
-    kind: StepKind,
-    unsettled: bool,
-    ended: Option<Ending>,
+pub(crate) struct StepRow {
+    pub(crate) id: Uuid,
+    pub(crate) name: String,
+    pub(crate) kind: StepKind,
+    pub(crate) unsettled: bool,
+    pub(crate) ended: Option<Ending>,
     /// What a decision that has ended well names.
-    choice: Option<HashSet<String>>,
+    pub(crate) choice: Option<HashSet<String>>,
 }
 
-struct BatchRow {
-    id: Uuid,
-    worker_template: String,
-    state: BatchState,
-    settled: bool,
-    fact: BatchFact,
-    max_failed: u32,
+pub(crate) struct BatchRow {
+    pub(crate) id: Uuid,
+    pub(crate) worker_template: String,
+    pub(crate) state: BatchState,
+    pub(crate) settled: bool,
+    pub(crate) fact: BatchFact,
+    pub(crate) max_failed: u32,
 }
 
 impl StepRow {
@@ -77,7 +75,7 @@ impl StepRow {
 }
 
 impl BatchRow {
-    fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         matches!(self.state, BatchState::Sealed | BatchState::Failed)
             && self.fact.remaining == 0
             && !self.settled
@@ -120,13 +118,14 @@ impl Store {
 
     async fn converge_once(&self, tasks: &[TaskId]) -> Result<Converged, StoreError> {
         let ids: Vec<Uuid> = tasks.iter().map(|t| t.as_uuid()).collect();
+        // Before it creates anything: until then nobody else can publish it.
+        let mut writes = Writes::new(Instant::now());
         let mut tx = self.hot.begin().await?;
         let states = load_locked(&mut tx, &ids).await?;
-        let mut writes = Writes::default();
         for (&task, state) in &states {
             let Some(template_id) = state.template_id else { continue };
             match self.template(template_id).await {
-                Ok(template) => writes.plan(task, state, &template),
+                Ok(template) => writes.plan(task, state, &template)?,
                 // One template that this build cannot read must not hold up other tasks.
                 Err(error) if !error.is_transient() => {
                     tracing::error!(%error, task.id = %task, "a task cannot be converged");
@@ -201,6 +200,7 @@ async fn read_steps(
     for row in steps {
         let state = states.entry(row.task_id).or_default();
         state.namespace = row.namespace;
+        state.priority = row.priority as i8;
         state.template_id = Some(TemplateId::from_uuid(row.template_id));
         let ended = row.outcome.map(|outcome| match outcome.as_str() {
             "complete" | "resolved_manually" => Ending::Succeeded,
@@ -252,133 +252,4 @@ fn add_batches(
         });
     }
     Ok(())
-}
-
-/// What the transaction is going to change.
-#[derive(Default)]
-struct Writes {
-    settle_steps: Vec<Uuid>,
-    settle_batches: BTreeMap<Uuid, (Uuid, BatchState)>,
-    rows: StepRows,
-    new: HashMap<Uuid, (Uuid, bool)>,
-    edges: Vec<(StepId, StepId)>,
-    deltas: TaskDeltas,
-}
-
-impl Writes {
-    fn plan(&mut self, task: Uuid, state: &TaskState, template: &Arc<Template>) {
-        for step in state.steps.iter().filter(|s| s.unsettled) {
-            let expands = step.kind == StepKind::Batchable && step.ended == Some(Ending::Succeeded);
-            if step.ended.is_some() && !expands {
-                self.settle_steps.push(step.id);
-            }
-        }
-        for batch in state.batches.iter().filter(|b| b.is_done()) {
-            let BatchFact { succeeded, failed, stopped, .. } = batch.fact;
-            let end = match (stopped, succeeded) {
-                (true, _) => {
-                    let why = batching::stopped(&batch.worker_template, failed, batch.max_failed);
-                    self.deltas.explain(task, why);
-                    BatchState::Failed
-                }
-                (false, 0) => {
-                    self.deltas.explain(task, all_failed(&batch.worker_template, failed));
-                    BatchState::Failed
-                }
-                (false, _) => BatchState::Converged,
-            };
-            self.settle_batches.insert(batch.id, (task, end));
-        }
-        self.plan_rows(task, state, template);
-    }
-
-    fn plan_rows(&mut self, task: Uuid, state: &TaskState, template: &Arc<Template>) {
-        let facts = state.facts();
-        let mut ids: HashMap<&str, Uuid> =
-            state.steps.iter().map(|s| (s.name.as_str(), s.id)).collect();
-        let plan = converge(template, &facts);
-        self.deltas.never(task, plan.never.len());
-        // A parent may stand behind its child in the document, so ids come before edges.
-        for planned in &plan.create {
-            ids.insert(template.steps[planned.step].name.as_str(), Uuid::now_v7());
-        }
-        for planned in plan.create {
-            let step = &template.steps[planned.step];
-            let Some(&id) = ids.get(step.name.as_str()) else { continue };
-            self.new.insert(id, (task, planned.ready));
-            let parents = planned.parents.iter().filter_map(|p| ids.get(p.as_str()));
-            self.edges.extend(parents.map(|&p| (StepId::from_uuid(p), StepId::from_uuid(id))));
-            self.rows.push(NewStepRow {
-                id: StepId::from_uuid(id),
-                task_id: TaskId::from_uuid(task),
-                namespace: &state.namespace,
-                name: step.name.as_str(),
-                kind: step.kind.as_str(),
-                ready: planned.ready,
-                pending_parents: planned.pending_parents,
-                // Edges are inserted later.
-                children: 0,
-                unsettled: planned.unsettled,
-                queue: step.handler.queue.as_str(),
-            });
-        }
-    }
-
-    async fn apply(mut self, tx: &mut Tx) -> Result<Converged, StoreError> {
-        let mut converged = Converged::default();
-        for task in settle_steps(tx, &self.settle_steps).await? {
-            self.deltas.settled(task);
-        }
-        let settled = settle_batches(tx, &self.settle_batches).await?;
-        converged.settled_batches = settled.len() as u32;
-        for batch in settled {
-            if let Some((task, state)) = self.settle_batches.get(&batch) {
-                self.deltas.ended(*task, *state == BatchState::Converged);
-            }
-        }
-        for id in self.rows.insert(tx).await? {
-            if let Some((task, true)) = self.new.get(&id.as_uuid()) {
-                self.deltas.released(*task);
-                converged.ready.push(id);
-            }
-        }
-        insert_edges(tx, &self.edges).await?;
-        converged.finished_tasks = self.deltas.apply(tx).await?;
-        Ok(converged)
-    }
-}
-
-async fn settle_steps(tx: &mut Tx, ids: &[Uuid]) -> Result<Vec<Uuid>, StoreError> {
-    if ids.is_empty() {
-        return Ok(Vec::new());
-    }
-    let tasks = sqlx::query_scalar!(
-        "update tasker.steps set unsettled = false
-         where id = any($1::uuid[]) and unsettled returning task_id",
-        ids
-    )
-    .fetch_all(&mut **tx)
-    .await?;
-    Ok(tasks)
-}
-
-async fn settle_batches(
-    tx: &mut Tx,
-    batches: &BTreeMap<Uuid, (Uuid, BatchState)>,
-) -> Result<Vec<Uuid>, StoreError> {
-    if batches.is_empty() {
-        return Ok(Vec::new());
-    }
-    let settled = sqlx::query_scalar!(
-        "update tasker.batches b
-         set state = d.state::tasker.batch_state, settled = true, converged_at = clock_timestamp()
-         from unnest($1::uuid[], $2::text[]) as d(id, state)
-         where b.id = d.id and b.state in ('sealed', 'failed') and b.remaining = 0 and not b.settled
-         returning b.id",
-        &batches.keys().copied().collect::<Vec<_>>(),
-        &batches.values().map(|(_, state)| state.to_string()).collect::<Vec<_>>(),
-    )
-    .fetch_all(&mut **tx)
-    .await?;
-    Ok(settled)
 }

@@ -3,18 +3,18 @@
 //! A small batch is written and sealed by one transaction, many batches at a time. A large one is
 //! written in chunks while it is `expanding`, invisible to everything else, and sealed by the last.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::time::Instant;
 
 use tasker_guards::{CrashPoint, pass};
 use tasker_messages::{BatchId, Namespace, NodeId, StepId, TaskId, TemplateId};
 use uuid::Uuid;
 
-use crate::counters::{FinishedTask, TaskDeltas};
+use crate::counters::FinishedTask;
 use crate::cursors::read_pages;
 use crate::member_rows::MemberRows;
 use crate::pool::{Tx, commit, retry_conflicts};
-use crate::release::release_children;
+use crate::sealing::{insert_expanding, insert_sealed, release_sealed, settle_expanded};
 use crate::{NewBatch, NewMember, OpenBatch, ReadyStep, Store, StoreError};
 
 /// A batchable step whose stored outcome waits to be expanded.
@@ -178,17 +178,8 @@ impl Store {
             let open = lock_unsettled(&mut tx, batches.iter().map(|b| b.batchable_step)).await?;
             let mine: Vec<&NewBatch> =
                 batches.iter().filter(|b| open.contains(&b.batchable_step)).collect();
-            let inserted = insert_batches(&mut tx, &mine, true, publisher).await?;
-            let mut rows = MemberRows::default();
-            let mut steps = BTreeMap::new();
-            for batch in mine.iter().filter(|b| inserted.contains(&b.id)) {
-                for (ordinal, member) in (0..).zip(&batch.members) {
-                    rows.push(&batch.namespace, batch.task_id, batch.id, ordinal, member);
-                }
-                steps.insert(batch.batchable_step.as_uuid(), batch.id);
-            }
-            rows.insert(&mut tx).await?;
-            let sealed = settle_sealed(&mut tx, &steps).await?;
+            let settled = insert_sealed(&mut tx, &mine, publisher).await?;
+            let sealed = release_sealed(&mut tx, settled).await?;
             pass(CrashPoint::SealWritten);
             commit(tx).await?;
             pass(CrashPoint::SealStored);
@@ -208,7 +199,7 @@ impl Store {
         if !open.contains(&batch.batchable_step) {
             return Ok(None);
         }
-        insert_batches(&mut tx, &[batch], false, None).await?;
+        insert_expanding(&mut tx, batch).await?;
         let row = sqlx::query!(
             "select id, expanded_upto from tasker.batches
              where batchable_step_id = $1 and namespace = $2 and state = 'expanding'",
@@ -279,20 +270,11 @@ impl Store {
         retry_conflicts(|| async {
             let mut tx = self.hot.begin().await?;
             let open = lock_unsettled(&mut tx, [batchable_step]).await?;
-            let mut steps = BTreeMap::new();
-            if open.contains(&batchable_step) {
-                let sealed = sqlx::query_scalar!(
-                    "update tasker.batches
-                     set state = 'sealed', sealed_at = clock_timestamp(), touched_at = now()
-                     where id = $1 and state = 'expanding' and expanded_upto = expected
-                     returning id",
-                    id.as_uuid(),
-                )
-                .fetch_optional(&mut *tx)
-                .await?;
-                steps.extend(sealed.map(|_| (batchable_step.as_uuid(), id)));
-            }
-            let sealed = settle_sealed(&mut tx, &steps).await?;
+            let settled = match open.contains(&batchable_step) {
+                true => settle_expanded(&mut tx, batchable_step, id).await?,
+                false => None,
+            };
+            let sealed = release_sealed(&mut tx, settled.into_iter().collect()).await?;
             pass(CrashPoint::SealWritten);
             commit(tx).await?;
             pass(CrashPoint::SealStored);
@@ -363,61 +345,4 @@ async fn lock_unsettled(
     .fetch_all(&mut **tx)
     .await?;
     Ok(open.into_iter().map(StepId::from_uuid).collect())
-}
-
-async fn insert_batches(
-    tx: &mut Tx,
-    batches: &[&NewBatch],
-    sealed: bool,
-    publisher: Option<(NodeId, u64)>,
-) -> Result<HashSet<BatchId>, StoreError> {
-    fn column<T>(batches: &[&NewBatch], get: impl Fn(&NewBatch) -> T) -> Vec<T> {
-        batches.iter().map(|b| get(b)).collect()
-    }
-    if batches.is_empty() {
-        return Ok(HashSet::new());
-    }
-    let inserted = sqlx::query_file_scalar!(
-        "queries/batches/insert_batches.sql",
-        &column(batches, |b| b.id.as_uuid()),
-        &column(batches, |b| b.task_id.as_uuid()),
-        &column(batches, |b| b.namespace.to_string()),
-        &column(batches, |b| b.batchable_step.as_uuid()),
-        &column(batches, |b| b.worker_template.clone()),
-        &column(batches, |b| b.queue.clone()),
-        &column(batches, |b| i16::from(b.priority)),
-        &column(batches, |b| b.is_no_op),
-        &column(batches, |b| b.expected as i32),
-        &column(batches, |b| b.max_failed as i32),
-        &column(batches, |b| b.isolates),
-        &column(batches, |b| b.parallelism.and_then(|n| i32::try_from(n).ok())) as &[Option<i32>],
-        sealed,
-        publisher.map(|(node, _)| node.as_uuid()),
-        publisher.map(|(_, lease_ms)| lease_ms as f64 / 1000.0),
-    )
-    .fetch_all(&mut **tx)
-    .await?;
-    Ok(inserted.into_iter().map(BatchId::from_uuid).collect())
-}
-
-/// The analyzers of sealed batches give their place in the count of active steps to their batch,
-/// and release their own children.
-async fn settle_sealed(tx: &mut Tx, steps: &BTreeMap<Uuid, BatchId>) -> Result<Sealed, StoreError> {
-    let mut sealed = Sealed::default();
-    if steps.is_empty() {
-        return Ok(sealed);
-    }
-    let ids: Vec<Uuid> = steps.keys().copied().collect();
-    let settled = sqlx::query_scalar!(
-        "update tasker.steps set unsettled = false
-         where id = any($1::uuid[]) and unsettled returning id",
-        &ids
-    )
-    .fetch_all(&mut **tx)
-    .await?;
-    let mut deltas = TaskDeltas::default();
-    sealed.batches = settled.iter().filter_map(|id| steps.get(id).copied()).collect();
-    sealed.ready = release_children(tx, &settled, &mut deltas).await?;
-    sealed.finished_tasks = deltas.apply(tx).await?;
-    Ok(sealed)
 }

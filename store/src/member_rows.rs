@@ -12,12 +12,12 @@ use crate::StoreError;
 /// Members that are to be written, by column.
 #[derive(Default)]
 pub(crate) struct MemberRows<'a> {
-    ids: Vec<Uuid>,
-    tasks: Vec<Uuid>,
-    namespaces: Vec<&'a str>,
-    batches: Vec<Uuid>,
-    names: Vec<&'a str>,
-    cursors: Vec<&'a str>,
+    pub(crate) ids: Vec<Uuid>,
+    pub(crate) tasks: Vec<Uuid>,
+    pub(crate) namespaces: Vec<&'a str>,
+    pub(crate) batches: Vec<Uuid>,
+    pub(crate) names: Vec<&'a str>,
+    pub(crate) cursors: Vec<&'a str>,
 }
 
 impl<'a> MemberRows<'a> {

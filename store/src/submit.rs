@@ -6,10 +6,10 @@ use std::time::Instant;
 use tasker_guards::{CrashPoint, pass};
 use tasker_messages::{StepId, TaskId, TaskRequest, TemplateId};
 use tasker_workflow::{SubmissionPlan, Template};
-use uuid::Uuid;
 
-use crate::pool::{Tx, retry_conflicts};
+use crate::pool::retry_conflicts;
 use crate::shared::MAX_CACHED_CONTEXT;
+use crate::step_rows::{NewStepRow, StepRows};
 use crate::{ReadyStep, Store, StoreError};
 
 /// A task that is to be stored.
@@ -198,101 +198,6 @@ fn step_rows(tasks: &[NewTask], edges: &[NewEdge]) -> StepRows {
         }
     }
     rows
-}
-
-/// Inserts edges from parent to child. The parents' rows are locked by the caller.
-pub(crate) async fn insert_edges(
-    tx: &mut Tx,
-    edges: &[(StepId, StepId)],
-) -> Result<(), StoreError> {
-    if edges.is_empty() {
-        return Ok(());
-    }
-    let (parents, children): (Vec<Uuid>, Vec<Uuid>) =
-        edges.iter().map(|(p, c)| (p.as_uuid(), c.as_uuid())).unzip();
-    sqlx::query!(
-        "with new as (
-             insert into tasker.step_edges (parent_id, child_id)
-             select * from unnest($1::uuid[], $2::uuid[]) on conflict do nothing
-             returning parent_id
-         )
-         update tasker.steps s
-         set children = s.children + n.children
-         from (select parent_id, count(*)::int as children from new group by parent_id) n
-         where s.id = n.parent_id",
-        &parents,
-        &children,
-    )
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
-}
-
-/// A step that is not a member of a batch.
-pub(crate) struct NewStepRow<'a> {
-    pub(crate) id: StepId,
-    pub(crate) task_id: TaskId,
-    pub(crate) namespace: &'a str,
-    pub(crate) name: &'a str,
-    pub(crate) kind: &'a str,
-    pub(crate) ready: bool,
-    pub(crate) pending_parents: u32,
-    /// Edges that are inserted together with the step.
-    pub(crate) children: u32,
-    pub(crate) unsettled: bool,
-    pub(crate) queue: &'a str,
-}
-
-/// Columns of steps that are to be inserted.
-#[derive(Default)]
-pub(crate) struct StepRows {
-    ids: Vec<Uuid>,
-    task_ids: Vec<Uuid>,
-    namespaces: Vec<String>,
-    names: Vec<String>,
-    kinds: Vec<String>,
-    ready: Vec<bool>,
-    pending_parents: Vec<i32>,
-    children: Vec<i32>,
-    unsettled: Vec<bool>,
-    queues: Vec<String>,
-}
-
-impl StepRows {
-    pub(crate) fn push(&mut self, row: NewStepRow<'_>) {
-        self.ids.push(row.id.as_uuid());
-        self.task_ids.push(row.task_id.as_uuid());
-        self.namespaces.push(row.namespace.to_owned());
-        self.names.push(row.name.to_owned());
-        self.kinds.push(row.kind.to_owned());
-        self.ready.push(row.ready);
-        self.pending_parents.push(row.pending_parents as i32);
-        self.children.push(row.children as i32);
-        self.unsettled.push(row.unsettled);
-        self.queues.push(row.queue.to_owned());
-    }
-
-    /// Inserts the steps whose name the task does not have yet; returns those inserted.
-    pub(crate) async fn insert(self, tx: &mut Tx) -> Result<Vec<StepId>, StoreError> {
-        if self.ids.is_empty() {
-            return Ok(Vec::new());
-        }
-        let inserted = sqlx::query_file_scalar!(
-            "queries/submit/insert_steps.sql",
-            &self.ids,
-            &self.task_ids,
-            &self.namespaces,
-            &self.names,
-            &self.kinds,
-            &self.ready,
-            &self.pending_parents,
-            &self.unsettled,
-            &self.queues,
-        )
-        .fetch_all(&mut **tx)
-        .await?;
-        Ok(inserted.into_iter().map(StepId::from_uuid).collect())
-    }
 }
 
 type Key<'a> = (&'a str, Option<&'a str>);

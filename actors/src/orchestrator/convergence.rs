@@ -8,7 +8,7 @@ use std::time::Duration;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tasker_guards::{Guard, guard_is_off};
 use tasker_messages::TaskId;
-use tasker_store::Converged;
+use tasker_store::{Converged, KnownResults};
 
 use super::Links;
 use super::calm::Calm;
@@ -44,7 +44,7 @@ pub(crate) struct ConvergenceState {
 /// does not fit.
 const MAX_SET: u32 = 128;
 const MAX_IN_FLIGHT: u32 = 2;
-/// While a transaction is under way, so many tasks must wait for a second one: one costs eight statements,
+/// While a transaction is under way, so many tasks must wait for a second one: one costs six statements,
 /// however few they are.
 const WORTHWHILE: u32 = 32;
 const MAX_WAITING: u32 = 16_384;
@@ -122,7 +122,7 @@ async fn converge(node: &Node, tasks: &[TaskId]) -> Converged {
 
 fn pass_on(links: &Links, converged: Converged) {
     if !converged.ready.is_empty() {
-        links.dispatch.cast(DispatchMessage::Ready(converged.ready));
+        links.dispatch.cast(DispatchMessage::Released(converged.ready, KnownResults::new()));
     }
     if !converged.finished_tasks.is_empty() {
         links.finalizer.cast(FinalizerMessage::Finished(converged.finished_tasks));

@@ -1,4 +1,4 @@
-select s.task_id, s.namespace, t.template_id, s.id, s.name, s.kind::text as "kind!", s.unsettled,
+select s.task_id, s.namespace, t.template_id, t.priority, s.id, s.name, s.kind::text as "kind!", s.unsettled,
        o.state::text as "outcome?",
        case when s.kind = 'decision' and o.state in ('complete', 'resolved_manually')
             then coalesce((o.result -> 'decision_point_outcome')::text, 'null') end as choice

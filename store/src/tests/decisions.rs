@@ -66,7 +66,8 @@ async fn a_choice_is_acted_on_once(pool: PgPool) {
     assert_eq!(left.name, "left");
     world.succeed(left.id, StepKind::Standard).await;
     let converged = world.store.converge_tasks(&ids).await.expect("converged");
-    let [join] = converged.ready[..] else { panic!("one join, not {converged:?}") };
+    world.assert_as_read(&converged.ready).await;
+    let [join] = converged.ready_ids()[..] else { panic!("one join, not {converged:?}") };
     let applied = world.succeed(join, StepKind::DeferredConvergence).await;
     assert_eq!(applied.finished_tasks[0].state, TaskState::Complete);
     assert_eq!(counts(&world).await, (0, 0));
@@ -133,7 +134,8 @@ async fn branches_wait_for_parents_further_down_the_document(pool: PgPool) {
     attempt.ending = Ok(LEFT.into());
     world.apply(&[attempt]).await;
     let converged = world.store.converge_tasks(&[task.id]).await.expect("converged");
-    let [left] = converged.ready[..] else { panic!("one branch, not {converged:?}") };
+    world.assert_as_read(&converged.ready).await;
+    let [left] = converged.ready_ids()[..] else { panic!("one branch, not {converged:?}") };
     let applied = world.succeed(left, StepKind::Standard).await;
     let [middle] = &applied.ready[..] else { panic!("one child, not {applied:?}") };
     let applied = world.succeed(middle.id, StepKind::Standard).await;

@@ -34,8 +34,8 @@ use tasker_workflow::Template;
 use uuid::Uuid;
 
 use crate::{
-    Applied, ClaimTerms, FinishedAttempt, NewBatch, NewMember, NewTask, SentSpan, Store,
-    SubmitVerdict, VerifyRequest,
+    Applied, ClaimTerms, Converged, FinishedAttempt, NewBatch, NewMember, NewTask, ReadyStep,
+    SentSpan, Store, SubmitVerdict, VerifyRequest,
 };
 
 /// Members that were sent one by one.
@@ -85,6 +85,12 @@ struct World {
     worker: WorkerId,
 }
 
+impl Converged {
+    fn ready_ids(&self) -> Vec<StepId> {
+        self.ready.iter().map(|step| step.id).collect()
+    }
+}
+
 impl World {
     async fn new(pool: PgPool) -> Self {
         Self::of(pool, TEMPLATE).await
@@ -109,6 +115,18 @@ impl World {
                      now() - interval '1 minute')",
         )
         .await;
+    }
+
+    /// What a transaction says of steps that it made ready is what their rows say.
+    async fn assert_as_read(&self, made: &[ReadyStep]) {
+        let ids: Vec<StepId> = made.iter().map(|step| step.id).collect();
+        let read = self.store.load_ready(&ids).await.expect("read");
+        assert_eq!(read.len(), made.len());
+        for read in read {
+            let made = made.iter().find(|step| step.id == read.id).expect("it was asked for");
+            let made = ReadyStep { known_since: read.known_since, ..made.clone() };
+            assert_eq!(format!("{made:?}"), format!("{read:?}"));
+        }
     }
 
     fn new_task(&self, key: Option<&str>, hash: u8) -> NewTask {

@@ -1,11 +1,14 @@
 //! Two transactions at a time.
 
+use std::collections::BTreeMap;
+
 use sqlx::PgPool;
 use tasker_messages::{StepId, StepKind, Verdict};
 use uuid::Uuid;
 
 use super::{TERMS, World, failure};
-use crate::submit::{NewStepRow, StepRows, insert_edges};
+use crate::settling::write_rows;
+use crate::step_rows::{NewStepRow, StepRows};
 
 /// Both transactions have read their rows before either of them counts.
 #[sqlx::test]
@@ -115,8 +118,9 @@ async fn a_child_that_comes_while_the_outcome_waits_is_released(pool: PgPool) {
     });
     let (applied, ()) = tokio::join!(world.succeed(parent, StepKind::Standard), async {
         until_waiting(&world, 1).await;
-        rows.insert(&mut converging).await.expect("inserted");
-        insert_edges(&mut converging, &[(parent, child)]).await.expect("inserted");
+        let edges = vec![(parent.as_uuid(), child.as_uuid())];
+        let written = write_rows(&mut converging, &BTreeMap::new(), rows, edges).await;
+        assert_eq!(written.expect("inserted"), (Vec::new(), vec![child.as_uuid()]));
         converging.commit().await.expect("committed");
     });
     let is_released = applied.ready.iter().any(|step| step.id == child);

@@ -72,7 +72,7 @@ impl World {
     /// All members of the task's batch have ended: the rest of it does, too.
     async fn finish(&self, task: TaskId) {
         let converged = self.store.converge_tasks(&[task]).await.expect("converged");
-        let joined = self.succeed(converged.ready[0], StepKind::DeferredConvergence).await;
+        let joined = self.succeed(converged.ready[0].id, StepKind::DeferredConvergence).await;
         let last = self.succeed(joined.ready[0].id, StepKind::Standard).await;
         assert_eq!(last.finished_tasks.len(), 1);
     }

@@ -84,7 +84,7 @@ impl Stages {
         let left = self.row(task.id, "left").await;
         self.world.succeed(left, StepKind::Standard).await;
         let converged = self.world.store.converge_tasks(&[task.id]).await.expect("converged");
-        self.world.succeed(converged.ready[0], StepKind::DeferredConvergence).await;
+        self.world.succeed(converged.ready[0].id, StepKind::DeferredConvergence).await;
         let after = self.row(task.id, "after").await;
         self.world.succeed(after, StepKind::Standard).await;
         assert_eq!(self.world.state(task.id).await, "complete");

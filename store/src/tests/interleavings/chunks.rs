@@ -121,7 +121,7 @@ async fn a_task_is_cancelled_while_an_expansion_is_sealed(pool: PgPool) {
 async fn two_nodes_seal_one_expansion(pool: PgPool) {
     let world = World::of(pool, NOTED).await;
     let (task, batch) = expanded(&world).await;
-    assert_eq!(world.converge(&task).await.ready, []);
+    assert_eq!(world.converge(&task).await.ready_ids(), []);
     let seal = || async {
         world.store.seal_expanded(batch.batchable_step, batch.id).await.expect("decided")
     };

@@ -118,7 +118,7 @@ async fn a_decision_creates_nothing_while_a_parent_ends(pool: PgPool) {
             world.in_order(gate, world.apply(&last), world.converge(&task)).await
         } else {
             let (c, o) = world.in_order(gate, world.converge(&task), world.apply(&last)).await;
-            assert_eq!(c.ready, [], "`side` runs");
+            assert_eq!(c.ready_ids(), [], "`side` runs");
             (o, c)
         };
         let again = world.converge(&task).await;
@@ -200,11 +200,11 @@ async fn a_created_batch_is_waited_for(pool: PgPool) {
             (o, c)
         };
         assert_eq!(told(world.found(&task, "s").await, &[&outcome, &converged]), 1);
-        assert_eq!(world.converge(&task).await.ready, [], "`s` is there and has not ended");
+        assert_eq!(world.converge(&task).await.ready_ids(), [], "`s` is there and has not ended");
         let batch = world.sealed(&task, "s", 1).await;
-        assert_eq!(world.converge(&task).await.ready, [], "its batch has not ended");
+        assert_eq!(world.converge(&task).await.ready_ids(), [], "its batch has not ended");
         world.apply(&[world.member(batch, 0)]).await;
-        assert_eq!(world.converge(&task).await.ready, [world.found(&task, "j").await]);
+        assert_eq!(world.converge(&task).await.ready_ids(), [world.found(&task, "j").await]);
         let end = "in_progress 1/0/0 | a=complete j=enqueued route=complete s=complete \
                    w_001=complete | w converged 0/1/0";
         assert_eq!(world.shown(task.id).await, end, "outcome first: {outcome_first}");
@@ -302,7 +302,7 @@ async fn a_step_that_another_node_creates_is_locked_too(pool: PgPool) {
     };
     let (first, second, applied) = tokio::join!(world.converge(&task), second, ends);
     assert_eq!(applied.verdicts, [Verdict::Applied]);
-    assert_eq!(first.ready, [world.found(&task, "left").await]);
+    assert_eq!(first.ready_ids(), [world.found(&task, "left").await]);
     assert_eq!(told(world.found(&task, "deep").await, &[&second, &applied]), 1);
     let end = "in_progress 1/0/0 | again=complete deep=enqueued left=complete route=complete";
     assert_eq!(world.shown(task.id).await, end);

@@ -54,13 +54,13 @@ async fn the_second_batch_is_sealed_while_the_first_converges(pool: PgPool) {
             (s, c)
         };
         assert_eq!(told(world.id(&task, "note"), &[&sealed, &converged]), 1);
-        assert_eq!(converged.ready, [], "`v` has not ended");
+        assert_eq!(converged.ready_ids(), [], "`v` has not ended");
         let between = "in_progress 2/1/0 | note=enqueued s=complete t=complete v_001=enqueued \
                        w_001=complete | v sealed 1/0/0, w converged 0/1/0";
         assert_eq!(world.shown(task.id).await, between, "sealed first: {seal_first}");
         world.apply(&[world.member(v.id, 0)]).await;
         let converged = world.converge(&task).await;
-        assert_eq!(converged.ready, [world.found(&task, "j").await]);
+        assert_eq!(converged.ready_ids(), [world.found(&task, "j").await]);
     }
 }
 
@@ -82,7 +82,7 @@ async fn a_last_outcome_and_a_seal_share_an_aggregator(pool: PgPool) {
         assert_eq!(told(world.id(&task, "note"), &[&one.0, &one.1, &other.0, &other.1]), 1);
         assert_eq!((one.1.ready.len(), other.1.ready.len()), (0, 0));
         world.apply(&[world.member(v.id, 0)]).await;
-        assert_eq!(world.converge(&task).await.ready, [world.found(&task, "j").await]);
+        assert_eq!(world.converge(&task).await.ready_ids(), [world.found(&task, "j").await]);
     }
 }
 
@@ -99,12 +99,12 @@ async fn the_last_member_ends_while_its_task_converges(pool: PgPool) {
         let (outcome, converged, again) = if outcome_first {
             let (o, c) =
                 world.in_order(Gate::Batch(v), world.apply(&last), world.converge(&task)).await;
-            assert_eq!(c.ready, [world.found(&task, "j").await], "it saw the last outcome");
+            assert_eq!(c.ready_ids(), [world.found(&task, "j").await], "it saw the last outcome");
             (o, c, world.converge(&task).await)
         } else {
             let gate = Gate::Task(task.id);
             let (c, o) = world.in_order(gate, world.converge(&task), world.apply(&last)).await;
-            assert_eq!(c.ready, [], "`v` had not ended");
+            assert_eq!(c.ready_ids(), [], "`v` had not ended");
             (o, c, world.converge(&task).await)
         };
         assert_eq!(outcome.emptied, [(v, task.id)], "who tells convergence");

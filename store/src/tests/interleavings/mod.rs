@@ -55,7 +55,7 @@ impl Announces for Applied {
 
 impl Announces for Converged {
     fn ready(&self) -> Vec<StepId> {
-        self.ready.clone()
+        self.ready_ids()
     }
 }
 

@@ -35,7 +35,7 @@ async fn a_member_is_reset_while_its_batch_converges(pool: PgPool) {
             );
             assert_eq!(world.shown(task.id).await, open);
             world.apply(&[second(world.member(batch, 0))]).await;
-            let join = world.converge(&task).await.ready;
+            let join = world.converge(&task).await.ready_ids();
             assert_eq!(join, [world.found(&task, "join").await]);
         } else {
             let (converged, reset) =
@@ -110,7 +110,7 @@ async fn a_member_is_reset_while_another_ends(pool: PgPool) {
         };
         reset.expect("allowed");
         assert_eq!(outcome.emptied.len(), usize::from(!reset_first));
-        assert_eq!(world.converge(&task).await.ready, [], "whoever told, or not");
+        assert_eq!(world.converge(&task).await.ready_ids(), [], "whoever told, or not");
         let end = "in_progress 1/2/0 | analyze=complete before=complete work_001=enqueued \
                    work_002=complete | work sealed 1/1/0";
         assert_eq!(world.shown(task.id).await, end, "reset first: {reset_first}");
