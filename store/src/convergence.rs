@@ -124,8 +124,9 @@ impl Store {
         let states = load_locked(&mut tx, &ids).await?;
         for (&task, state) in &states {
             let Some(template_id) = state.template_id else { continue };
-            match self.template(template_id).await {
-                Ok(template) => writes.plan(task, state, &template)?,
+            let template = self.template(template_id).await;
+            match template.and_then(|template| writes.plan(task, state, &template)) {
+                Ok(()) => {}
                 // One template that this build cannot read must not hold up other tasks.
                 Err(error) if !error.is_transient() => {
                     tracing::error!(%error, task.id = %task, "a task cannot be converged");

@@ -1,5 +1,7 @@
 //! The statements that write batches and seal them.
 
+use std::collections::HashMap;
+
 use tasker_messages::{BatchId, NodeId, StepId};
 use uuid::Uuid;
 
@@ -36,7 +38,7 @@ pub(crate) async fn insert_sealed(
             members.push(&batch.namespace, batch.task_id, batch.id, ordinal, member);
         }
     }
-    let settled = sqlx::query_file!(
+    let written = sqlx::query_file!(
         "queries/batches/seal_new.sql",
         &column(batches, |b| b.id.as_uuid()),
         &column(batches, |b| b.task_id.as_uuid()),
@@ -61,10 +63,16 @@ pub(crate) async fn insert_sealed(
     )
     .fetch_all(&mut **tx)
     .await?;
-    let settled = settled.into_iter().map(|row| Settled {
-        step: row.step,
-        batch: BatchId::from_uuid(row.batch),
-        children: row.children,
+    let mut sealed = HashMap::new();
+    let mut settled = Vec::new();
+    for row in written {
+        match (row.batch, row.children) {
+            (Some(batch), _) => _ = sealed.insert(row.step, BatchId::from_uuid(batch)),
+            (None, children) => settled.push((row.step, children.unwrap_or(0))),
+        }
+    }
+    let settled = settled.into_iter().filter_map(|(step, children)| {
+        Some(Settled { step, batch: sealed.remove(&step)?, children })
     });
     Ok(settled.collect())
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
-use tasker_messages::{BatchState, StepId, StepKind, TaskId};
+use tasker_messages::{BatchState, Namespace, StepId, StepKind, TaskId};
 use tasker_workflow::batching::{self, all_failed};
 use tasker_workflow::{BatchFact, Ending, StepTemplate, Template, converge};
 use uuid::Uuid;
@@ -48,6 +48,8 @@ impl Writes {
         state: &TaskState,
         template: &Arc<Template>,
     ) -> Result<(), StoreError> {
+        // First: where this fails, nothing of the task is written.
+        let namespace = namespace(&state.namespace)?;
         for step in state.steps.iter().filter(|s| s.unsettled) {
             let expands = step.kind == StepKind::Batchable && step.ended == Some(Ending::Succeeded);
             if step.ended.is_some() && !expands {
@@ -70,15 +72,16 @@ impl Writes {
             };
             self.settle_batches.insert(batch.id, (task, end));
         }
-        self.plan_rows(task, state, template)
+        self.plan_rows((task, &namespace), state, template);
+        Ok(())
     }
 
     fn plan_rows(
         &mut self,
-        task: Uuid,
+        (task, namespace): (Uuid, &Namespace),
         state: &TaskState,
-        template: &Arc<Template>,
-    ) -> Result<(), StoreError> {
+        template: &Template,
+    ) {
         let facts = state.facts();
         let mut ids: HashMap<&str, Uuid> =
             state.steps.iter().map(|s| (s.name.as_str(), s.id)).collect();
@@ -92,14 +95,15 @@ impl Writes {
             let step = &template.steps[planned.step];
             let Some(&id) = ids.get(step.name.as_str()) else { continue };
             if planned.ready {
-                self.ready.insert(id, self.ready_step(id, task, state, step)?);
+                let place = (task, namespace, state.priority);
+                self.ready.insert(id, self.ready_step(id, place, step));
             }
             let parents = planned.parents.iter().filter_map(|p| ids.get(p.as_str()));
             self.edges.extend(parents.map(|&parent| (parent, id)));
             self.rows.push(NewStepRow {
                 id: StepId::from_uuid(id),
                 task_id: TaskId::from_uuid(task),
-                namespace: &state.namespace,
+                namespace: namespace.as_str(),
                 name: step.name.as_str(),
                 kind: step.kind.as_str(),
                 ready: planned.ready,
@@ -110,23 +114,21 @@ impl Writes {
                 queue: step.handler.queue.as_str(),
             });
         }
-        Ok(())
     }
 
     /// A step as its row will be.
     fn ready_step(
         &self,
         id: Uuid,
-        task: Uuid,
-        state: &TaskState,
+        (task, namespace, priority): (Uuid, &Namespace, i8),
         step: &StepTemplate,
-    ) -> Result<ReadyStep, StoreError> {
-        Ok(ReadyStep {
+    ) -> ReadyStep {
+        ReadyStep {
             id: StepId::from_uuid(id),
             task_id: TaskId::from_uuid(task),
-            namespace: namespace(&state.namespace)?,
+            namespace: namespace.clone(),
             queue: step.handler.queue.clone(),
-            priority: state.priority,
+            priority,
             name: step.name.to_string(),
             template_step: step.name.to_string(),
             attempt: 1,
@@ -135,11 +137,13 @@ impl Writes {
             claim_required: false,
             cursor: None,
             known_since: self.known_since,
-        })
+        }
     }
 
     pub(crate) async fn apply(mut self, tx: &mut Tx) -> Result<Converged, StoreError> {
         let mut converged = Converged::default();
+        // A statement of its own: a step that is settled may also get children, and no statement changes a row
+        // twice.
         for task in settle_steps(tx, &self.settle_steps).await? {
             self.deltas.settled(task);
         }

@@ -30,6 +30,6 @@ with sealed as (
       and (id in (select batchable_step_id from sealed)) is true
     returning id, children
 )
-select sealed.id as "batch!", settled.id as "step!", settled.children as "children!"
-from sealed
-join settled on settled.id = sealed.batchable_step_id
+select batchable_step_id as "step!", id as "batch?", null::int as "children?" from sealed
+union all
+select id, null, children from settled

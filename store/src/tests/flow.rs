@@ -264,3 +264,35 @@ async fn a_cancelled_task_has_no_open_step(pool: PgPool) {
     );
     assert_eq!(world.count("select remaining::bigint from tasker.batches").await, 0);
 }
+
+/// Of a set of batches only those are written whose analyzers have none, each once: a command may come again,
+/// to this node or to another one.
+#[sqlx::test]
+async fn a_batch_that_is_there_is_not_written_again(pool: PgPool) {
+    let world = World::new(pool).await;
+    let (first, known) = world.expand(2).await;
+    let mut tasks = Vec::new();
+    for _ in 0..2 {
+        let task = world.submit().await;
+        world.succeed(task.step_ids[0], StepKind::Standard).await;
+        world.succeed(task.step_ids[1], StepKind::Batchable).await;
+        tasks.push(task);
+    }
+    let of = |task| world.new_batch(task, 3);
+    let set = [of(&first), of(&tasks[0]), of(&tasks[0]), of(&tasks[1])];
+    let sealed = world.store.seal_new_batches(&set).await.expect("sealed");
+    let mut batches = sealed.batches;
+    batches.sort_unstable();
+    assert_eq!(batches, [set[1].id, set[3].id]);
+    let members: Vec<(Uuid, i64)> = sqlx::query_as(
+        "select batch_id, count(*) from tasker.steps where batch_id is not null
+         group by batch_id order by batch_id",
+    )
+    .fetch_all(&world.pool)
+    .await
+    .expect("read");
+    let expect = [(known, 2), (set[1].id, 3), (set[3].id, 3)].map(|(id, n)| (id.as_uuid(), n));
+    assert_eq!(members, expect);
+    let open = "select count(*) from tasker.steps where kind = 'batchable' and unsettled";
+    assert_eq!(world.count(open).await, 0);
+}

@@ -94,7 +94,7 @@ impl Rows {
             else {
                 continue;
             };
-            // `settle_batches`
+            // `convergence/write.sql`
             row.settled = true;
             let failed = row.failed > shape.max_failed as i8 || row.succeeded == 0;
             row.state = if failed { BatchState::Failed } else { BatchState::Converged };
@@ -107,7 +107,7 @@ impl Rows {
         ready
     }
 
-    /// `submit/insert_steps.sql` and the edges of the new rows.
+    /// `convergence/write.sql`: the new rows and their edges.
     fn create(
         &mut self,
         scenario: &Scenario,
@@ -176,7 +176,7 @@ impl Rows {
         self.settle_sealed(shape.analyzer, watch)
     }
 
-    /// `settle_sealed`: the analyzer's place among the active steps is its batch's now.
+    /// `release_sealed`: the analyzer's place among the active steps is its batch's now.
     fn settle_sealed(&mut self, analyzer: usize, watch: &mut Watch) -> Vec<usize> {
         let mut deltas = Deltas::default();
         let step = self.at(analyzer);

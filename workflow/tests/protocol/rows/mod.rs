@@ -136,7 +136,7 @@ struct Deltas {
 }
 
 impl Rows {
-    /// `submit/insert_tasks.sql`, `submit/insert_steps.sql`: what [`tasker_workflow::Template::submission`] plans.
+    /// `submit/insert_tasks.sql`: what [`tasker_workflow::Template::submission`] plans.
     pub(crate) fn submitted(scenario: &Scenario) -> Self {
         let plan = scenario.template.submission();
         let mut rows = Self {
