@@ -23,6 +23,8 @@ pub struct NewTask {
     pub request_hash: [u8; 32],
     /// The version it runs.
     pub template_id: TemplateId,
+    /// Whether it is stored only if that is the newest version of its name.
+    pub assumes_newest: bool,
     /// The version it runs, parsed.
     pub template: std::sync::Arc<Template>,
     /// The steps that exist from the beginning.
@@ -66,6 +68,8 @@ pub enum SubmitVerdict {
     Existing(TaskId),
     /// The idempotency key found a task made by a different request.
     Conflict(TaskId),
+    /// There is a newer version than the one that was assumed to be the newest.
+    Outdated,
 }
 
 impl Store {
@@ -74,10 +78,11 @@ impl Store {
     pub async fn insert_tasks(&self, tasks: &[NewTask]) -> Result<Vec<SubmitVerdict>, StoreError> {
         let mut created = retry_conflicts(|| self.insert_new(tasks)).await?;
         let mut found = self.find_by_key(tasks, &created).await?;
-        // Only a key can have stood in the way, and by now its task may have been removed. What was
-        // created is there already, and not created again.
-        let is_open =
-            |task: &NewTask| !created.contains(&task.id) && !found.contains_key(&key(task));
+        // Only a key can have stood in the way, or a newer version where that matters, and by now the key's
+        // task may have been removed. What was created is there already, and not created again.
+        let is_open = |task: &NewTask| {
+            !created.contains(&task.id) && !found.contains_key(&key(task)) && !task.assumes_newest
+        };
         if tasks.iter().any(is_open) {
             created.extend(retry_conflicts(|| self.insert_new(tasks)).await?);
             found = self.find_by_key(tasks, &created).await?;
@@ -86,6 +91,7 @@ impl Store {
             _ if created.contains(&task.id) => SubmitVerdict::Created,
             Some((id, hash)) if hash[..] == task.request_hash => SubmitVerdict::Existing(*id),
             Some((id, _)) => SubmitVerdict::Conflict(*id),
+            None if task.assumes_newest => SubmitVerdict::Outdated,
             None => SubmitVerdict::Conflict(task.id),
         };
         Ok(tasks.iter().map(verdict).collect())
@@ -138,6 +144,8 @@ impl Store {
             &edges.iter().map(|e| e.child.as_uuid()).collect::<Vec<_>>(),
             &column(tasks, |t| t.template.first_review_ms().map(|ms| ms as f64))
                 as &[Option<f64>],
+            &column(tasks, |t| t.assumes_newest.then(|| t.template.name.to_string()))
+                as &[Option<String>],
         )
         .fetch_all(&mut *connection)
         .await?;

@@ -2,6 +2,7 @@
 //! changes, nor does the environment of a process.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tasker_messages::{Namespace, Scope, TemplateId, TemplateSummary};
@@ -32,24 +33,32 @@ pub struct TemplateVersion {
     pub created: bool,
 }
 
-/// Most parsed templates in memory; beyond that the cache begins anew.
+/// Most parsed templates in memory, and most names; beyond that the cache begins anew.
 const MAX_CACHED: usize = 1_000;
 
 #[derive(Debug, Default)]
-pub(crate) struct TemplateCache(RwLock<HashMap<TemplateId, Arc<Template>>>);
+pub(crate) struct TemplateCache {
+    parsed: RwLock<HashMap<TemplateId, Arc<Template>>>,
+    /// The newest version of each name when it was looked up last.
+    newest: RwLock<HashMap<(Namespace, String), TemplateId>>,
+}
 
 impl TemplateCache {
     fn get(&self, id: TemplateId) -> Option<Arc<Template>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+        self.parsed.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
     fn put(&self, id: TemplateId, template: Arc<Template>) {
-        let mut cache = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if cache.len() >= MAX_CACHED {
-            cache.clear();
-        }
-        cache.insert(id, template);
+        put(&self.parsed, id, template);
     }
+}
+
+fn put<K: Hash + Eq, V>(cache: &RwLock<HashMap<K, V>>, key: K, value: V) {
+    let mut cache = cache.write().unwrap_or_else(PoisonError::into_inner);
+    if cache.len() >= MAX_CACHED {
+        cache.clear();
+    }
+    cache.insert(key, value);
 }
 
 struct Row {
@@ -173,7 +182,19 @@ impl Store {
         .await?;
         connection.give_back();
         let Some(id) = found.map(TemplateId::from_uuid) else { return Ok(None) };
+        if version.is_none() {
+            put(&self.templates.newest, (namespace.clone(), name.to_owned()), id);
+        }
         Ok(Some(StoredTemplate { id, template: self.template(id).await? }))
+    }
+
+    /// The newest version of this name as far as this process knows: another one may have been registered
+    /// since. A task that relies on it says so ([`crate::NewTask::assumes_newest`]).
+    pub fn remembered_template(&self, namespace: &Namespace, name: &str) -> Option<StoredTemplate> {
+        let key = (namespace.clone(), name.to_owned());
+        let newest = self.templates.newest.read().unwrap_or_else(PoisonError::into_inner);
+        let id = *newest.get(&key)?;
+        Some(StoredTemplate { id, template: self.templates.get(id)? })
     }
 
     /// The parsed template of this id.

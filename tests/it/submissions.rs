@@ -246,3 +246,31 @@ async fn everything_a_submission_may_hold() -> anyhow::Result<()> {
     assert_eq!((&task.view["priority"], &task.view["version"]), (&json!(-100), &json!("1.0.0")));
     Ok(())
 }
+
+/// Orchestrators remember which version is the newest; one that was registered at another one counts at once,
+/// and so does what it asks of a context.
+#[tokio::test]
+async fn the_newest_version_counts_at_every_orchestrator() -> anyhow::Result<()> {
+    let cluster = Cluster::shared().await?;
+    let api = cluster.api()?;
+    let name = format!("newest_{}", Uuid::now_v7().simple());
+    let version = |version: &str, wants: &str| {
+        format!(
+            "name: {name}\nnamespace_name: bench\nversion: {version}\n\
+             input_schema: {{type: object, required: [{wants}]}}\n\
+             steps:\n  - {{name: first, handler: {{callable: bench.chain_first}}}}\n"
+        )
+    };
+    for (number, wants, former) in [("1.0.0", "a", "b"), ("1.0.1", "b", "a"), ("1.1.0", "a", "b")] {
+        api.register(&version(number, wants)).await?;
+        // Each connection may lead to another orchestrator.
+        for n in 0..12 {
+            let id = api.submit("bench", &name, json!({"start": n, wants: n})).await?;
+            assert_eq!(api.read(&format!("/v1/tasks/{id}")).await?["version"], number);
+            let document = json!({"namespace": "bench", "name": name, "context": {former: n}});
+            let answer = api.post_task(&document, None).await?;
+            assert_eq!(answer.code(), code::CONTEXT_SCHEMA_VIOLATION, "{}", answer.text);
+        }
+    }
+    Ok(())
+}

@@ -3,25 +3,18 @@
 //! try again with the same key) and enqueued messages that were not acknowledged (they come back).
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::sync::Arc;
 use std::time::Instant;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tasker_bus::AckHandle;
-use tasker_messages::{
-    Accepted, Identity, Namespace, Problem, Refusal, StepId, TaskId, TaskRequest, code,
-};
-use tasker_store::{
-    KnownResults, NewTask, ReadyStep, RefusedMessage, StoreError, StoredTemplate, SubmitVerdict,
-};
-use tasker_workflow::check_context;
+use tasker_messages::{Accepted, Namespace, Refusal, TaskId, TaskRequest, code};
+use tasker_store::{KnownResults, NewTask, ReadyStep, RefusedMessage, StoreError, SubmitVerdict};
 use tokio::sync::oneshot;
-use uuid::Uuid;
 
 use super::Links;
 use super::dispatch::DispatchMessage;
 use super::gather::Gather;
+use super::new_task::{check_input, load_templates, plan, template_key};
 use super::node::{Node, run_detached};
 use super::quota::beyond_quota;
 
@@ -126,7 +119,15 @@ fn refuse_for_now(source: SubmissionSource) {
 }
 
 /// Stores a set of tasks and answers each submission. Returns the steps that are ready.
-async fn accept(node: &Node, set: Vec<Submission>) -> Vec<ReadyStep> {
+async fn accept(node: &Node, mut set: Vec<Submission>) -> Vec<ReadyStep> {
+    if set.len() == 1
+        && let Some(submission) = set.pop()
+    {
+        match accept_as_remembered(node, submission).await {
+            Ok(ready) => return ready,
+            Err(submission) => set.push(submission),
+        }
+    }
     let templates = match load_templates(node, &set).await {
         Ok(templates) => templates,
         Err(error) => return unavailable(node, set, &error).await,
@@ -135,8 +136,9 @@ async fn accept(node: &Node, set: Vec<Submission>) -> Vec<ReadyStep> {
     let mut sources = Vec::with_capacity(set.len());
     for Submission { mut request, source } in set {
         // Without an answer the sender tries again, or the message comes back.
-        let Some(checked) = check_input(&templates, &mut request).await else { continue };
-        match checked.and_then(|()| plan(node, &templates, &request)) {
+        let found = templates.get(&template_key(&request)).and_then(Option::as_ref);
+        let Some(checked) = check_input(found, &mut request).await else { continue };
+        match checked.and_then(|()| plan(node, found, &request)) {
             Ok(task) => {
                 tasks.push(task);
                 sources.push(source);
@@ -162,6 +164,39 @@ async fn accept(node: &Node, set: Vec<Submission>) -> Vec<ReadyStep> {
     }
 }
 
+/// Stores the task of a submission that comes alone, by what is remembered as the newest version of its
+/// template: a round trip less for whoever waits. Gives the submission back if nothing is remembered, and
+/// where anything but a new task would be the answer, which is for the version to tell that there is.
+async fn accept_as_remembered(
+    node: &Node,
+    mut submission: Submission,
+) -> Result<Vec<ReadyStep>, Submission> {
+    let request = &mut submission.request;
+    let remembered = match request.version {
+        None => node.store.remembered_template(&request.namespace, request.name.as_str()),
+        Some(_) => None,
+    };
+    let Some(found) = remembered else { return Err(submission) };
+    if !matches!(check_input(Some(&found), request).await, Some(Ok(()))) {
+        return Err(submission);
+    }
+    let Ok(task) = plan(node, Some(&found), request) else { return Err(submission) };
+    let task = NewTask { assumes_newest: true, ..task };
+    let tasks = vec![task];
+    if !matches!(beyond_quota(node, &tasks).await, Ok(refused) if refused.is_empty()) {
+        return Err(submission);
+    }
+    let known_since = Instant::now();
+    match node.store.insert_tasks(&tasks).await {
+        Ok(verdicts) if verdicts == [SubmitVerdict::Created] => {
+            let sources = vec![submission.source];
+            Ok(conclude(node, tasks, sources, verdicts, known_since).await)
+        }
+        Ok(_) => Err(submission),
+        Err(error) => Ok(unavailable(node, vec![submission], &error).await),
+    }
+}
+
 /// Answers those that are refused; returns the others.
 async fn turn_away(
     node: &Node,
@@ -180,140 +215,6 @@ async fn turn_away(
         }
     }
     others
-}
-
-type TemplateKey = (Namespace, String, Option<String>);
-
-fn template_key(request: &TaskRequest) -> TemplateKey {
-    (request.namespace.clone(), request.name.to_string(), request.version.clone())
-}
-
-async fn load_templates(
-    node: &Node,
-    set: &[Submission],
-) -> Result<HashMap<TemplateKey, Option<StoredTemplate>>, StoreError> {
-    let mut templates = HashMap::new();
-    for submission in set {
-        let key = template_key(&submission.request);
-        if let Entry::Vacant(vacant) = templates.entry(key) {
-            let (namespace, name, version) = vacant.key();
-            let found = node.store.load_template(namespace, name, version.as_deref()).await?;
-            vacant.insert(found);
-        }
-    }
-    Ok(templates)
-}
-
-/// Checks the context against the template's schema, away from the threads that everything else
-/// waits for. A context whose check panics is refused alone; `None` if the process ends meanwhile.
-async fn check_input(
-    templates: &HashMap<TemplateKey, Option<StoredTemplate>>,
-    request: &mut TaskRequest,
-) -> Option<Result<(), Refusal>> {
-    let found = templates.get(&template_key(request)).and_then(Option::as_ref);
-    let Some(schema) = found.and_then(|found| found.template.input_schema.clone()) else {
-        return Some(Ok(()));
-    };
-    let context = std::mem::take(&mut request.context);
-    let check = tokio::task::spawn_blocking(move || (check_context(&schema, &context), context));
-    let (problems, context) = match check.await {
-        Ok(checked) => checked,
-        Err(error) if error.is_panic() => {
-            let message = "the context could not be checked against its template's input_schema";
-            return Some(Err(Refusal::new(code::CONTEXT_SCHEMA_VIOLATION, message)));
-        }
-        Err(_) => return None,
-    };
-    request.context = context;
-    Some(match problems.is_empty() {
-        true => Ok(()),
-        false => Err(Refusal::of_document("the submission", problems)),
-    })
-}
-
-fn plan(
-    node: &Node,
-    templates: &HashMap<TemplateKey, Option<StoredTemplate>>,
-    request: &TaskRequest,
-) -> Result<NewTask, Refusal> {
-    let Some(Some(found)) = templates.get(&template_key(request)) else {
-        let version =
-            request.version.as_ref().map(|v| format!(" in version {v}")).unwrap_or_default();
-        let message = format!(
-            "there is no template `{}` in namespace `{}`{version}; register it first",
-            request.name, request.namespace
-        );
-        let problem = Problem::new(code::TEMPLATE_NOT_FOUND, message).at("name");
-        return Err(Refusal::of_document("the submission", vec![problem]));
-    };
-    let plan = found.template.submission();
-    let most = node.settings.submit.max_static_steps;
-    if plan.steps.len() > most as usize {
-        let message = format!("{} steps are more than the limit of {most}", plan.steps.len());
-        return Err(Refusal::new(code::TOO_LARGE, message));
-    }
-    // What is asked for when nobody can be asked again is the template that was found.
-    let strict = request.identity == Some(Identity::Strict);
-    let version =
-        if strict { Some(found.template.version.as_str()) } else { request.version.as_deref() };
-    let request_hash = request_hash(request, version);
-    let mut request = request.clone();
-    request.idempotency_key = identity_key(&request, &request_hash)?;
-    Ok(NewTask {
-        id: TaskId::from_uuid(Uuid::now_v7()),
-        request_hash,
-        request,
-        template_id: found.id,
-        template: Arc::clone(&found.template),
-        step_ids: plan.steps.iter().map(|_| StepId::from_uuid(Uuid::now_v7())).collect(),
-        plan,
-    })
-}
-
-/// How the keys begin that stand for the whole request; callers cannot take one.
-const STRICT: &str = "strict:";
-
-/// The key under which a submission is the only one.
-fn identity_key(request: &TaskRequest, hash: &[u8; 32]) -> Result<Option<String>, Refusal> {
-    let key = request.idempotency_key.clone();
-    let refuse = |code, message: String| {
-        let problem = Problem::new(code, message).at("idempotency_key");
-        Err(Refusal::of_document("the submission", vec![problem]))
-    };
-    match request.identity {
-        Some(Identity::Strict) => {
-            use std::fmt::Write;
-            let mut strict = STRICT.to_owned();
-            for byte in hash {
-                // Writing to a String cannot fail.
-                let _infallible = write!(strict, "{byte:02x}");
-            }
-            Ok(Some(strict))
-        }
-        Some(Identity::CallerProvided) if key.is_none() => {
-            let message = "the identity `caller_provided` needs one, here or as a header";
-            refuse(code::MISSING_KEY, format!("is missing: {message}"))
-        }
-        _ if key.as_ref().is_some_and(|key| key.starts_with(STRICT)) => {
-            let message = format!("must not begin with `{STRICT}`, as keys of our own do");
-            refuse(code::INVALID_VALUE, message)
-        }
-        Some(Identity::CallerProvided | Identity::AlwaysUnique) | None => Ok(key),
-    }
-}
-
-/// Two requests with one idempotency key are the same if they ask for the same thing: template,
-/// version and context; who asked and why may differ.
-fn request_hash(request: &TaskRequest, version: Option<&str>) -> [u8; 32] {
-    use sha2::{Digest, Sha256};
-    let mut hash = Sha256::new();
-    for part in [request.name.as_str(), version.unwrap_or("")] {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part);
-    }
-    // Objects are sorted by key when read, so that the order of keys does not matter.
-    hash.update(request.context.to_string());
-    hash.finalize().into()
 }
 
 async fn conclude(
@@ -338,6 +239,10 @@ async fn conclude(
             SubmitVerdict::Existing(id) => {
                 Ok(Accepted { id, created: false, warnings: Vec::new() })
             }
+            SubmitVerdict::Outdated => Err(Refusal::retry(
+                code::UNAVAILABLE,
+                "a newer version of the template was registered meanwhile; try again",
+            )),
             SubmitVerdict::Conflict(id) => Err(Refusal::new(
                 code::IDEMPOTENCY_CONFLICT,
                 format!(

@@ -20,6 +20,7 @@ mod judge;
 mod lifecycle;
 mod limits;
 mod links;
+mod new_task;
 mod node;
 mod offers;
 mod outcomes;

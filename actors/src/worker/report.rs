@@ -138,6 +138,8 @@ pub(crate) async fn deliver(core: Arc<Core>, report: Report, unanswered: OwnedSe
                 // First, so that work goes on while messages are acknowledged; and while the report
                 // is still held, so that a worker that drains waits for it.
                 go_on(&core, &report, answer.next, slots).await;
+                // To the steps that have just begun: a quick one reports while messages are acknowledged.
+                tokio::task::yield_now().await;
                 settle(&core, report, &answer.verdicts).await;
                 pass(CrashPoint::ReportAcked);
             }

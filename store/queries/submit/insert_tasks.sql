@@ -11,10 +11,15 @@ with created as (
            active_steps, pending_steps, now() + make_interval(secs => review_ms / 1000.0)
     from unnest($1::uuid[], $2::text[], $3::uuid[], $4::smallint[], $5::text[], $6::text[],
                 $7::bytea[], $8::text[], $9::text[], $10::text[], $11::text[], $12::text[],
-                $13::text[], $14::int[], $15::int[], $29::float8[])
+                $13::text[], $14::int[], $15::int[], $29::float8[], $30::text[])
          as t(id, namespace, template_id, priority, context, idempotency_key, request_hash,
               initiator, source_system, reason, tags, correlation_id, parent_correlation_id,
-              active_steps, pending_steps, review_ms)
+              active_steps, pending_steps, review_ms, assumed)
+    -- A task whose template was assumed to be the newest of its name is not stored if it is not.
+    where assumed is null
+       or template_id = (select p.id from tasker.templates p
+                         where p.namespace = t.namespace and p.name = t.assumed
+                         order by p.version_order desc, p.version desc limit 1)
     on conflict do nothing
     returning id
 ), new_steps as (

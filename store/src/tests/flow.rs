@@ -1,11 +1,12 @@
 //! The way of one task, station by station.
 
 use sqlx::PgPool;
-use tasker_messages::{GetMembers, NodeId, StepKind, StepState, TaskState, Verdict};
+use tasker_messages::{GetMembers, NodeId, StepKind, StepState, TaskState, TemplateId, Verdict};
+use tasker_workflow::Template;
 use uuid::Uuid;
 
-use super::{World, failure, ns, sent};
-use crate::{MemberSource, NewBatch, NewMember, SubmitVerdict};
+use super::{TEMPLATE, World, failure, ns, sent};
+use crate::{MemberSource, NewBatch, NewMember, NewTask, Store, SubmitVerdict};
 
 #[sqlx::test]
 async fn a_task_runs_to_its_end(pool: PgPool) {
@@ -113,6 +114,41 @@ async fn an_idempotency_key_makes_one_task(pool: PgPool) {
     );
     assert_eq!(world.count("select count(*) from tasker.tasks").await, 1);
     assert_eq!(world.count("select count(*) from tasker.steps").await, 2);
+}
+
+/// Another node registers versions of a template that this one has looked up.
+#[sqlx::test]
+async fn a_task_of_a_version_that_is_not_the_newest_any_more_is_not_stored(pool: PgPool) {
+    let world = World::new(pool.clone()).await;
+    let remembered = || world.store.remembered_template(&ns(), "numbers").map(|found| found.id);
+    let look = async || world.store.load_template(&ns(), "numbers", None).await.expect("read");
+    assert_eq!(remembered(), None);
+    assert_eq!(look().await.map(|found| found.id), remembered());
+    assert_eq!(remembered(), Some(world.template_id));
+    let other = Store::from_pool(pool);
+    let register = async |version: &str| {
+        let source = TEMPLATE.replace("1.0.0", version);
+        let template = Template::parse(source.as_bytes()).expect("a valid template");
+        let id = TemplateId::from_uuid(Uuid::now_v7());
+        other.register_template(id, &template, &source).await.expect("registered");
+        id
+    };
+    let assuming = |key| NewTask { assumes_newest: true, ..world.new_task(key, 1) };
+
+    register("0.9.0").await;
+    let first = assuming(Some("k"));
+    let verdicts = world.store.insert_tasks(std::slice::from_ref(&first)).await;
+    assert_eq!(verdicts.expect("stored"), [SubmitVerdict::Created]);
+    let newest = register("1.0.1").await;
+    let set = [assuming(Some("k")), assuming(None), assuming(Some("l")), world.new_task(None, 1)];
+    let verdicts = world.store.insert_tasks(&set).await.expect("stored");
+    let outdated = SubmitVerdict::Outdated;
+    let expect = [SubmitVerdict::Existing(first.id), outdated, outdated, SubmitVerdict::Created];
+    assert_eq!(verdicts, expect);
+    assert_eq!(world.count("select count(*) from tasker.tasks").await, 2);
+    assert_eq!(world.count("select count(*) from tasker.steps").await, 4);
+    assert_eq!((remembered(), look().await.map(|f| f.id)), (Some(world.template_id), Some(newest)));
+    assert_eq!(remembered(), Some(newest));
 }
 
 #[sqlx::test]

@@ -42,6 +42,13 @@ impl World {
 #[sqlx::test]
 async fn one_child_of_the_same_queue_goes_to_the_worker(pool: PgPool) {
     let world = World::of(pool, CHAIN).await;
+    for in_sets in [false, true] {
+        world.store_in_sets(in_sets);
+        one_child_is_handed(&world).await;
+    }
+}
+
+async fn one_child_is_handed(world: &World) {
     let task = world.submit().await;
     let [first, second, beside, elsewhere, last] = task.step_ids[..] else { panic!("five steps") };
 
@@ -66,14 +73,24 @@ async fn one_child_of_the_same_queue_goes_to_the_worker(pool: PgPool) {
 #[sqlx::test]
 async fn a_worker_that_takes_nothing_is_given_nothing(pool: PgPool) {
     let world = World::of(pool, CHAIN).await;
-    let task = world.submit().await;
-    let applied = world.succeed(task.step_ids[0], StepKind::Standard).await;
-    assert_eq!((applied.handed.len(), applied.ready.len()), (0, 2));
+    for in_sets in [false, true] {
+        world.store_in_sets(in_sets);
+        let task = world.submit().await;
+        let applied = world.succeed(task.step_ids[0], StepKind::Standard).await;
+        assert_eq!((applied.handed.len(), applied.ready.len()), (0, 2));
+    }
 }
 
 #[sqlx::test]
 async fn a_handed_step_is_swept_when_its_lease_ends(pool: PgPool) {
     let world = World::of(pool, CHAIN).await;
+    for in_sets in [false, true] {
+        world.store_in_sets(in_sets);
+        a_handed_step_is_lost(&world).await;
+    }
+}
+
+async fn a_handed_step_is_lost(world: &World) {
     let task = world.submit().await;
     let second = task.step_ids[1];
     world.apply(&[world.taking(task.step_ids[0])]).await;

@@ -1,5 +1,6 @@
 //! Statements against a real Postgres; each test has a database of its own.
 
+mod alone;
 mod checkpoints;
 mod decisions;
 mod doctor;
@@ -22,6 +23,7 @@ mod verify;
 mod views;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
@@ -83,6 +85,8 @@ struct World {
     template_id: TemplateId,
     template: Arc<Template>,
     worker: WorkerId,
+    /// Whether an outcome is stored in a set although it is alone: by the other of two statements.
+    in_sets: AtomicBool,
 }
 
 impl Converged {
@@ -103,7 +107,8 @@ impl World {
         let registered = store.register_template(template_id, &template, source).await;
         assert!(registered.expect("stored").created);
         let worker = WorkerId::from_uuid(Uuid::now_v7());
-        Self { pool, store, template_id, template: Arc::new(template), worker }
+        let (template, in_sets) = (Arc::new(template), AtomicBool::default());
+        Self { pool, store, template_id, template, worker, in_sets }
     }
 
     /// Somebody was last heard of a minute ago.
@@ -140,6 +145,7 @@ impl World {
             request,
             request_hash: [hash; 32],
             template_id: self.template_id,
+            assumes_newest: false,
             template: Arc::clone(&self.template),
             step_ids: plan.steps.iter().map(|_| StepId::from_uuid(Uuid::now_v7())).collect(),
             plan,
@@ -170,7 +176,22 @@ impl World {
     }
 
     async fn apply(&self, set: &[FinishedAttempt]) -> Applied {
-        self.store.apply_outcomes(&ns(), set, LEASE_MS).await.expect("applied")
+        let mut set = set.to_vec();
+        let in_a_set = self.in_sets.load(Ordering::Relaxed);
+        if in_a_set {
+            // Of a step that is none.
+            set.push(self.finished(StepId::from_uuid(Uuid::nil()), StepKind::Standard, 1));
+        }
+        let mut applied = self.store.apply_outcomes(&ns(), &set, LEASE_MS).await.expect("applied");
+        if in_a_set {
+            assert_eq!(applied.verdicts.pop(), Some(Verdict::Unknown));
+        }
+        applied
+    }
+
+    /// Stores outcomes by the statement for sets from now on, or each that comes alone by its own.
+    fn store_in_sets(&self, in_sets: bool) {
+        self.in_sets.store(in_sets, Ordering::Relaxed);
     }
 
     async fn succeed(&self, step: StepId, kind: StepKind) -> Applied {

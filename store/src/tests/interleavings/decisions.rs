@@ -3,7 +3,7 @@
 use sqlx::{PgConnection, PgPool};
 use tasker_messages::{TaskState, Verdict};
 
-use super::{Gate, WAITING, WAITING_BEHIND_A_WAITING_ONE, failed, told, until};
+use super::{Gate, ORDERS, WAITING, WAITING_BEHIND_A_WAITING_ONE, failed, told, until};
 use crate::NewTask;
 use crate::tests::World;
 
@@ -28,7 +28,8 @@ steps:
 #[sqlx::test]
 async fn a_branch_is_created_while_its_static_parent_ends(pool: PgPool) {
     let world = World::of(pool, BRANCHES).await;
-    for outcome_first in [true, false] {
+    for (outcome_first, in_sets) in ORDERS {
+        world.store_in_sets(in_sets);
         let task = world.submit().await;
         let choice = world.choice(&task, "route", &["left"]).await;
         world.apply(&[choice]).await;
@@ -55,7 +56,8 @@ async fn a_branch_is_created_while_its_static_parent_ends(pool: PgPool) {
 #[sqlx::test]
 async fn a_branch_is_created_while_its_static_parent_fails(pool: PgPool) {
     let world = World::of(pool, BRANCHES).await;
-    for outcome_first in [true, false] {
+    for (outcome_first, in_sets) in ORDERS {
+        world.store_in_sets(in_sets);
         let task = world.submit().await;
         let choice = world.choice(&task, "route", &["left"]).await;
         world.apply(&[choice]).await;
@@ -78,7 +80,8 @@ async fn a_branch_is_created_while_its_static_parent_fails(pool: PgPool) {
 #[sqlx::test]
 async fn a_decision_ends_while_its_task_converges(pool: PgPool) {
     let world = World::of(pool, BRANCHES).await;
-    for outcome_first in [true, false] {
+    for (outcome_first, in_sets) in ORDERS {
+        world.store_in_sets(in_sets);
         let task = world.submit().await;
         world.done(&task, &["before", "side"]).await;
         let choice = [world.choice(&task, "route", &["left", "right"]).await];
@@ -108,7 +111,8 @@ async fn a_decision_ends_while_its_task_converges(pool: PgPool) {
 #[sqlx::test]
 async fn a_decision_creates_nothing_while_a_parent_ends(pool: PgPool) {
     let world = World::of(pool, BRANCHES).await;
-    for outcome_first in [true, false] {
+    for (outcome_first, in_sets) in ORDERS {
+        world.store_in_sets(in_sets);
         let task = world.submit().await;
         let none = world.choice(&task, "route", &[]).await;
         world.apply(&[none]).await;
@@ -144,7 +148,8 @@ steps:
   - {name: behind, dependencies: [join], handler: {callable: t}}
 ";
     let world = World::of(pool, ALONE).await;
-    for outcome_first in [true, false] {
+    for (outcome_first, in_sets) in ORDERS {
+        world.store_in_sets(in_sets);
         let task = world.submit().await;
         let none = world.choice(&task, "route", &[]).await;
         world.apply(&[none]).await;
@@ -187,7 +192,8 @@ steps:
 #[sqlx::test]
 async fn a_created_batch_is_waited_for(pool: PgPool) {
     let world = World::of(pool, DYNAMIC).await;
-    for outcome_first in [true, false] {
+    for (outcome_first, in_sets) in ORDERS {
+        world.store_in_sets(in_sets);
         let task = world.submit().await;
         let choice = world.choice(&task, "route", &["s"]).await;
         world.apply(&[choice]).await;

@@ -3,7 +3,7 @@
 use sqlx::PgPool;
 use tasker_messages::StepKind;
 
-use super::{Gate, failed, told};
+use super::{Gate, ORDERS, failed, told};
 use crate::NewTask;
 use crate::tests::World;
 
@@ -91,7 +91,8 @@ async fn a_last_outcome_and_a_seal_share_an_aggregator(pool: PgPool) {
 #[sqlx::test]
 async fn the_last_member_ends_while_its_task_converges(pool: PgPool) {
     let world = World::of(pool, TWO).await;
-    for outcome_first in [true, false] {
+    for (outcome_first, in_sets) in ORDERS {
+        world.store_in_sets(in_sets);
         let task = world.submit().await;
         let (w, v) = (world.sealed(&task, "s", 1).await, world.sealed(&task, "t", 1).await);
         world.apply(&[world.member(w, 0)]).await;
@@ -160,7 +161,8 @@ async fn mixed(world: &World) -> (NewTask, tasker_messages::BatchId) {
 #[sqlx::test]
 async fn a_static_parent_ends_while_its_batch_converges(pool: PgPool) {
     let world = World::of(pool, MIXED).await;
-    for outcome_first in [true, false] {
+    for (outcome_first, in_sets) in ORDERS {
+        world.store_in_sets(in_sets);
         let (task, batch) = mixed(&world).await;
         world.apply(&[world.member(batch, 0)]).await;
         let last = [world.attempt(&task, "a").await];
@@ -188,7 +190,8 @@ async fn a_static_parent_ends_while_its_batch_converges(pool: PgPool) {
 #[sqlx::test]
 async fn a_batch_ends_while_its_static_neighbour_is_settled(pool: PgPool) {
     let world = World::of(pool, MIXED).await;
-    for outcome_first in [true, false] {
+    for (outcome_first, in_sets) in ORDERS {
+        world.store_in_sets(in_sets);
         let (task, batch) = mixed(&world).await;
         world.done(&task, &["a"]).await;
         let last = [world.member(batch, 0)];

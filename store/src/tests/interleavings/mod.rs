@@ -72,6 +72,9 @@ impl Announces for RepairDone {
     }
 }
 
+/// Whether the outcome comes first, and whether it is stored by the statement for sets although it is alone.
+const ORDERS: [(bool, bool); 4] = [(true, false), (true, true), (false, false), (false, true)];
+
 /// How often the step was announced as ready.
 fn told(step: StepId, by: &[&dyn Announces]) -> usize {
     by.iter().flat_map(|announces| announces.ready()).filter(|id| *id == step).count()
