@@ -1,5 +1,5 @@
 //! Looks at tasks whose template limits time, and removes those that have ended long ago. Sent by nobody:
-//! it asks the rows once a second, and every `retention.interval_ms`; emits ended tasks to the finalizer
+//! it asks the rows once a second, more rarely where nothing happens, and every `retention.interval_ms`; emits ended tasks to the finalizer
 //! and overdue attempts to the outcomes actor. What is lost when it dies: one look, which comes again.
 
 use std::collections::HashMap;
@@ -11,6 +11,7 @@ use tasker_store::{FinishedAttempt, Reviewed};
 use tokio::sync::oneshot;
 
 use super::Links;
+use super::calm::Calm;
 use super::finalizer::FinalizerMessage;
 use super::node::{Node, run_detached};
 use super::outcomes::{OutcomesMessage, Report};
@@ -37,6 +38,7 @@ pub(crate) struct LifecycleState {
     links: Links,
     looking: bool,
     sweeping: bool,
+    calm: Calm,
 }
 
 /// Between two looks.
@@ -56,7 +58,8 @@ impl Actor for LifecycleActor {
     ) -> Result<LifecycleState, ActorProcessingErr> {
         myself.send_interval(INTERVAL, || LifecycleMessage::Look);
         myself.send_interval(node.settings.retention.interval(), || LifecycleMessage::Sweep);
-        Ok(LifecycleState { node, links, looking: false, sweeping: false })
+        let (looking, sweeping, calm) = (false, false, Calm::default());
+        Ok(LifecycleState { node, links, looking, sweeping, calm })
     }
 
     async fn handle(
@@ -66,9 +69,16 @@ impl Actor for LifecycleActor {
         state: &mut LifecycleState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            LifecycleMessage::Look => state.look(&myself),
+            LifecycleMessage::Look => {
+                if state.calm.tick() {
+                    state.look(&myself);
+                }
+            }
             LifecycleMessage::Looked(reviewed) => {
                 state.looking = false;
+                if reviewed.tasks > 0 {
+                    state.calm.disturb();
+                }
                 let more = reviewed.tasks >= MAX_REVIEWED;
                 state.follow(*reviewed);
                 if more {

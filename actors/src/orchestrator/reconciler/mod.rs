@@ -1,5 +1,5 @@
-//! Compares rows with the bus and sends again what was lost. Runs on every node; all of its work is
-//! compare-and-set. What is lost when it dies: one check, which comes again.
+//! Compares rows with the bus and sends again what was lost, more rarely while nothing is outstanding. Runs on
+//! every node; all of its work is compare-and-set. What is lost when it dies: one check, which comes again.
 
 mod cut;
 mod queues;
@@ -7,11 +7,14 @@ mod stalls;
 mod still;
 mod streams;
 
+use std::time::{Duration, Instant};
+
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tasker_bus::StreamEpoch;
 
 use self::queues::Suspected;
 use super::Links;
+use super::calm::Calm;
 use super::node::{Node, run_detached};
 use crate::loops::{Loops, tell_of_connections};
 
@@ -34,6 +37,10 @@ pub(crate) struct Suspicions {
     queues: Suspected,
     /// The stream of work items as last seen.
     stream: Option<StreamEpoch>,
+    /// When workers were forgotten last.
+    forgotten: Option<Instant>,
+    /// Whether nothing is outstanding and nothing has gone wrong.
+    idle: bool,
 }
 
 /// What the actor keeps in mind.
@@ -43,6 +50,7 @@ pub(crate) struct ReconcilerState {
     suspicions: Suspicions,
     checking: bool,
     check_again: bool,
+    calm: Calm,
     /// Tells of connections, each of which is looked at at once.
     listener: Loops,
 }
@@ -63,8 +71,8 @@ impl Actor for ReconcilerActor {
             tell_of_connections(node.bus.connection(), myself, || ReconcilerMessage::Connected);
         listener.spawn("reconciler.connection", told);
         let suspicions = Suspicions::default();
-        let (checking, check_again) = (false, false);
-        Ok(ReconcilerState { node, links, suspicions, checking, check_again, listener })
+        let (checking, check_again, calm) = (false, false, Calm::default());
+        Ok(ReconcilerState { node, links, suspicions, checking, check_again, calm, listener })
     }
 
     async fn handle(
@@ -75,7 +83,7 @@ impl Actor for ReconcilerActor {
     ) -> Result<(), ActorProcessingErr> {
         state.listener.all_go_on()?;
         match message {
-            ReconcilerMessage::Check if !state.checking => {
+            ReconcilerMessage::Check if !state.checking && state.calm.tick() => {
                 state.checking = true;
                 let (node, links) = (state.node.clone(), state.links.clone());
                 let suspicions = std::mem::take(&mut state.suspicions);
@@ -88,11 +96,15 @@ impl Actor for ReconcilerActor {
             ReconcilerMessage::Check => {}
             ReconcilerMessage::Connected => {
                 state.check_again = state.checking;
+                state.calm.disturb();
                 myself.cast(ReconcilerMessage::Check)?;
             }
             ReconcilerMessage::Checked(suspicions) => {
                 state.checking = false;
                 state.suspicions = *suspicions;
+                if !state.suspicions.idle {
+                    state.calm.disturb();
+                }
                 if std::mem::take(&mut state.check_again) {
                     myself.cast(ReconcilerMessage::Check)?;
                 }
@@ -102,10 +114,17 @@ impl Actor for ReconcilerActor {
     }
 }
 
+/// Workers that have been silent for an hour are forgotten; how often that is looked for.
+const FORGET_EVERY: Duration = Duration::from_secs(60);
+
 /// One comparison. What it cannot find out now, the next one does.
-async fn check(node: &Node, links: &Links, before: Suspicions) -> Suspicions {
-    if let Err(error) = node.store.forget_silent_workers().await {
-        tracing::warn!(%error, "silent workers could not be forgotten");
+async fn check(node: &Node, links: &Links, mut before: Suspicions) -> Suspicions {
+    before.idle = false;
+    if before.forgotten.is_none_or(|at| at.elapsed() >= FORGET_EVERY) {
+        match node.store.forget_silent_workers().await {
+            Ok(_) => before.forgotten = Some(Instant::now()),
+            Err(error) => tracing::warn!(%error, "silent workers could not be forgotten"),
+        }
     }
     let stream = match streams::check(node, links, before.stream).await {
         Ok(stream) => stream,
@@ -114,9 +133,14 @@ async fn check(node: &Node, links: &Links, before: Suspicions) -> Suspicions {
             return before;
         }
     };
+    let is_known = before.stream.is_some_and(|known| {
+        known.created_unix_nanos == stream.created_unix_nanos
+            && known.last_sequence <= stream.last_sequence
+    });
     let mut after = Suspicions { stream: Some(stream), ..before };
-    if let Err(error) = queues::check(node, &mut after.queues).await {
-        tracing::warn!(%error, "rows could not be compared with the bus");
+    match queues::check(node, &mut after.queues).await {
+        Ok(outstanding) => after.idle = is_known && outstanding == 0,
+        Err(error) => tracing::warn!(%error, "rows could not be compared with the bus"),
     }
     after
 }

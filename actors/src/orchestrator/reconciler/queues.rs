@@ -32,9 +32,9 @@ pub(super) struct Suspicion {
     steps: HashSet<StepId>,
 }
 
-/// Compares the rows of each queue with what its consumer knows of. After an error, what was suspected before
-/// still is.
-pub(super) async fn check(node: &Node, suspected: &mut Suspected) -> Result<(), StoreError> {
+/// Compares the rows of each queue with what its consumer knows of; returns on how many of them something is
+/// outstanding. After an error, what was suspected before still is.
+pub(super) async fn check(node: &Node, suspected: &mut Suspected) -> Result<usize, StoreError> {
     let (mut missing, mut standing) = (HashMap::new(), Standing::new());
     if !node.acks_were_lost() {
         suspected.cuts.clear();
@@ -43,6 +43,7 @@ pub(super) async fn check(node: &Node, suspected: &mut Suspected) -> Result<(), 
     let is_there =
         |key: &Key| queues.iter().any(|queue| queue.namespace == key.0 && queue.queue == key.1);
     suspected.stills.retain(|key, _| is_there(key));
+    let outstanding = queues.len();
     for queue in queues {
         let key = (queue.namespace.clone(), queue.queue.clone());
         let epoch = node.bus.connection().borrow().epoch;
@@ -71,7 +72,7 @@ pub(super) async fn check(node: &Node, suspected: &mut Suspected) -> Result<(), 
         }
     }
     (suspected.missing, suspected.standing) = (missing, standing);
-    Ok(())
+    Ok(outstanding)
 }
 
 /// Steps wait on a queue that the bus does not have: nobody could pull them.
