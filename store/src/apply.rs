@@ -1,4 +1,4 @@
-//! The statement that stores outcomes and all that follows from them, and what it answers.
+//! The statements that store outcomes and all that follows from them, and what they answer.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
@@ -181,7 +181,6 @@ async fn apply(
 ) -> Result<Vec<Row>, StoreError> {
     if let [attempt] = set
         && let (true, Ok(result)) = (attempt.kind != StepKind::BatchWorker, &attempt.ending)
-        && !is_mutated()
     {
         return apply_one(connection, namespace, attempt, result, lease_ms).await;
     }
@@ -214,14 +213,6 @@ async fn apply(
     Ok(rows)
 }
 
-/// Whether the large statement is to be tried without one of its guards.
-fn is_mutated() -> bool {
-    #[cfg(feature = "mutants")]
-    return crate::mutants::APPLY.mutated().is_some();
-    #[cfg(not(feature = "mutants"))]
-    false
-}
-
 /// A step that succeeded, alone, and is no member: what the next step of a chain waits for.
 async fn apply_one(
     connection: &mut PgConnection,
@@ -230,6 +221,10 @@ async fn apply_one(
     result: &str,
     lease_ms: u64,
 ) -> Result<Vec<Row>, StoreError> {
+    #[cfg(feature = "mutants")]
+    if let Some(sql) = crate::mutants::APPLY_ONE.mutated() {
+        return crate::mutants::apply_one(connection, namespace, attempt, lease_ms, sql).await;
+    }
     let rows = sqlx::query_file_as!(
         Row,
         "queries/outcomes/apply_one.sql",

@@ -76,6 +76,24 @@ pub(crate) const APPLY: Statement = statement(
     ],
 );
 
+pub(crate) const APPLY_ONE: Statement = statement(
+    include_str!("../queries/outcomes/apply_one.sql"),
+    &[
+        (Guard::AttemptFence, "attempt = $3", "$3::int is not null"),
+        (
+            Guard::TerminalTest,
+            "on conflict (step_id) do nothing",
+            "on conflict (step_id) do update set state = excluded.state, attempt = excluded.attempt,
+                 result = excluded.result, error = excluded.error, worker = excluded.worker",
+        ),
+        (
+            Guard::EdgesSeen,
+            "s.children = (select count(*) from tasker.step_edges e where e.parent_id = s.id)",
+            "true",
+        ),
+    ],
+);
+
 pub(crate) const FIND_LOST: Statement = statement(
     include_str!("../queries/reconcile/find_lost.sql"),
     &[(Guard::LeaseOfLost, "and (s.lease_until is null or s.lease_until < now())", "")],
@@ -123,6 +141,29 @@ pub(crate) async fn apply(
         .bind(column(set, |a| a.worker.as_uuid()))
         .bind(column(set, |a| i32::try_from(a.execution_ms).unwrap_or(i32::MAX)))
         .bind(column(set, |a| a.takes_next))
+        .bind(lease_ms as f64 / 1000.0)
+        .bind(task_ends())
+        .fetch_all(connection)
+        .await?;
+    Ok(rows)
+}
+
+pub(crate) async fn apply_one(
+    connection: &mut PgConnection,
+    namespace: &Namespace,
+    attempt: &FinishedAttempt,
+    lease_ms: u64,
+    sql: String,
+) -> Result<Vec<Row>, StoreError> {
+    let rows = sqlx::query_as(AssertSqlSafe(sql))
+        .bind(namespace.as_str())
+        .bind(attempt.step_id.as_uuid())
+        .bind(attempt.attempt as i32)
+        .bind(attempt.kind.as_str())
+        .bind(result(attempt))
+        .bind(attempt.worker.as_uuid())
+        .bind(i32::try_from(attempt.execution_ms).unwrap_or(i32::MAX))
+        .bind(attempt.takes_next)
         .bind(lease_ms as f64 / 1000.0)
         .bind(task_ends())
         .fetch_all(connection)

@@ -68,7 +68,8 @@ pub enum SubmitVerdict {
     Existing(TaskId),
     /// The idempotency key found a task made by a different request.
     Conflict(TaskId),
-    /// There is a newer version than the one that was assumed to be the newest.
+    /// It was not stored, since there is a newer version than the one that was assumed to be the newest, or
+    /// the task of its key is no more: to be submitted again, with the version that is looked up.
     Outdated,
 }
 

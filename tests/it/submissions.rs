@@ -1,6 +1,8 @@
 //! Submissions that are wrong in some way: each is refused with a status, a code and, where there
 //! is one, the field; none makes a task.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 use tasker_messages::code;
 use tasker_tests::Cluster;
@@ -252,7 +254,6 @@ async fn everything_a_submission_may_hold() -> anyhow::Result<()> {
 #[tokio::test]
 async fn the_newest_version_counts_at_every_orchestrator() -> anyhow::Result<()> {
     let cluster = Cluster::shared().await?;
-    let api = cluster.api()?;
     let name = format!("newest_{}", Uuid::now_v7().simple());
     let version = |version: &str, wants: &str| {
         format!(
@@ -261,16 +262,27 @@ async fn the_newest_version_counts_at_every_orchestrator() -> anyhow::Result<()>
              steps:\n  - {{name: first, handler: {{callable: bench.chain_first}}}}\n"
         )
     };
+    let document = |context: Value| json!({"namespace": "bench", "name": name, "context": context});
+    let mut strict = HashSet::new();
     for (number, wants, former) in [("1.0.0", "a", "b"), ("1.0.1", "b", "a"), ("1.1.0", "a", "b")] {
-        api.register(&version(number, wants)).await?;
-        // Each connection may lead to another orchestrator.
+        cluster.api()?.register(&version(number, wants)).await?;
         for n in 0..12 {
-            let id = api.submit("bench", &name, json!({"start": n, wants: n})).await?;
+            // Each connection may lead to another orchestrator.
+            let api = cluster.api()?;
+            // What the former version takes, and both.
+            if number == "1.0.1" || n > 5 {
+                let refused = api.post_task(&document(json!({former: n})), None).await?;
+                assert_eq!(refused.code(), code::CONTEXT_SCHEMA_VIOLATION, "{}", refused.text);
+            }
+            let id = api.submit("bench", &name, json!({"start": n, "a": n, "b": n})).await?;
             assert_eq!(api.read(&format!("/v1/tasks/{id}")).await?["version"], number);
-            let document = json!({"namespace": "bench", "name": name, "context": {former: n}});
-            let answer = api.post_task(&document, None).await?;
-            assert_eq!(answer.code(), code::CONTEXT_SCHEMA_VIOLATION, "{}", answer.text);
+            let mut same = document(json!({"start": 0, "a": 0, "b": 0}));
+            same["identity"] = json!("strict");
+            let answer = api.post_task(&same, None).await?;
+            assert_eq!(answer.body["created"], n == 0, "{number}: {}", answer.text);
+            strict.insert(answer.body["id"].to_string());
         }
     }
+    assert_eq!(strict.len(), 3, "each version is another request");
     Ok(())
 }

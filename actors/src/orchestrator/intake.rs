@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tasker_bus::AckHandle;
-use tasker_messages::{Accepted, Namespace, Refusal, TaskId, TaskRequest, code};
+use tasker_messages::{Accepted, Identity, Namespace, Refusal, TaskId, TaskRequest, code};
 use tasker_store::{KnownResults, NewTask, ReadyStep, RefusedMessage, StoreError, SubmitVerdict};
 use tokio::sync::oneshot;
 
@@ -166,34 +166,44 @@ async fn accept(node: &Node, mut set: Vec<Submission>) -> Vec<ReadyStep> {
 
 /// Stores the task of a submission that comes alone, by what is remembered as the newest version of its
 /// template: a round trip less for whoever waits. Gives the submission back if nothing is remembered, and
-/// where anything but a new task would be the answer, which is for the version to tell that there is.
+/// where it is for the version that there is to tell why it is refused.
 async fn accept_as_remembered(
     node: &Node,
     mut submission: Submission,
 ) -> Result<Vec<ReadyStep>, Submission> {
     let request = &mut submission.request;
+    let has_quota = node.limits.max_open_tasks(&request.namespace).is_some();
     let remembered = match request.version {
-        None => node.store.remembered_template(&request.namespace, request.name.as_str()),
-        Some(_) => None,
+        None if !has_quota => {
+            node.store.remembered_template(&request.namespace, request.name.as_str())
+        }
+        _ => None,
     };
     let Some(found) = remembered else { return Err(submission) };
     if !matches!(check_input(Some(&found), request).await, Some(Ok(()))) {
         return Err(submission);
     }
     let Ok(task) = plan(node, Some(&found), request) else { return Err(submission) };
-    let task = NewTask { assumes_newest: true, ..task };
-    let tasks = vec![task];
-    if !matches!(beyond_quota(node, &tasks).await, Ok(refused) if refused.is_empty()) {
-        return Err(submission);
-    }
+    let tasks = vec![NewTask { assumes_newest: true, ..task }];
+    // The key of a strict one holds the version.
+    let is_strict = request.identity == Some(Identity::Strict);
     let known_since = Instant::now();
     match node.store.insert_tasks(&tasks).await {
-        Ok(verdicts) if verdicts == [SubmitVerdict::Created] => {
+        Ok(verdicts) if is_known(&verdicts, is_strict) => {
             let sources = vec![submission.source];
             Ok(conclude(node, tasks, sources, verdicts, known_since).await)
         }
         Ok(_) => Err(submission),
         Err(error) => Ok(unavailable(node, vec![submission], &error).await),
+    }
+}
+
+/// Whether a verdict is what it would be with any version.
+fn is_known(verdicts: &[SubmitVerdict], is_strict: bool) -> bool {
+    match verdicts {
+        [SubmitVerdict::Created] => true,
+        [SubmitVerdict::Existing(_) | SubmitVerdict::Conflict(_)] => !is_strict,
+        _ => false,
     }
 }
 
@@ -241,7 +251,7 @@ async fn conclude(
             }
             SubmitVerdict::Outdated => Err(Refusal::retry(
                 code::UNAVAILABLE,
-                "a newer version of the template was registered meanwhile; try again",
+                "the template was registered anew meanwhile; try again",
             )),
             SubmitVerdict::Conflict(id) => Err(Refusal::new(
                 code::IDEMPOTENCY_CONFLICT,

@@ -137,9 +137,12 @@ pub(crate) async fn deliver(core: Arc<Core>, report: Report, unanswered: OwnedSe
                 }
                 // First, so that work goes on while messages are acknowledged; and while the report
                 // is still held, so that a worker that drains waits for it.
+                let goes_on = !answer.next.is_empty();
                 go_on(&core, &report, answer.next, slots).await;
-                // To the steps that have just begun: a quick one reports while messages are acknowledged.
-                tokio::task::yield_now().await;
+                if goes_on {
+                    // To the steps that begin: a quick one reports while messages are acknowledged.
+                    tokio::task::yield_now().await;
+                }
                 settle(&core, report, &answer.verdicts).await;
                 pass(CrashPoint::ReportAcked);
             }

@@ -80,8 +80,9 @@ select 'step' as "what!", id as "id!", task_id as "task_id!", null::uuid as "oth
        0::smallint as "priority!", null::int[] as "places?"
 from locked
 union all
-select case when handed then 'handed' else 'ready' end, id, task_id, $2, null, queue, name,
-       namespace, attempt, dispatch_seq, tries, claim_required, true, true, true,
+select case when handed then 'handed' else 'ready' end, id, task_id,
+       case when handed then $2 end, null, queue, name, namespace, attempt, dispatch_seq, tries,
+       claim_required, true, true, true,
        (select t.priority from tasker.tasks t where t.id = children.task_id), null
 from children
 where ready

@@ -6,7 +6,7 @@ use sqlx::PgPool;
 use tasker_messages::StepKind::{self, Batchable, Decision, Standard};
 use tasker_messages::Verdict;
 
-use super::{LEASE_MS, World, failure};
+use super::{LEASE_MS, TEMPLATE as BATCH, World, failure};
 use crate::{Applied, FinishedAttempt, NewTask};
 
 /// `numbers` is the name that `World` submits.
@@ -50,7 +50,7 @@ enum Takes {
     None,
 }
 
-const STALE: Verdict = Verdict::Stale { superseded: false };
+const STALE: Verdict = Verdict::Stale { superseded: true };
 
 /// Two tasks of one template: the outcomes of one are stored alone, those of the other in sets.
 struct Twins {
@@ -63,6 +63,13 @@ impl Twins {
     async fn of(pool: PgPool, template: &str) -> Self {
         let world = World::of(pool, template).await;
         let (alone, in_a_set) = (world.submit().await, world.submit().await);
+        // No two columns are the same.
+        for moved in [
+            "update tasker.steps set attempt = 2, dispatch_seq = 4, tries = 1, claim_required = true",
+            "update tasker.tasks set priority = 7",
+        ] {
+            sqlx::query(moved).execute(&world.pool).await.expect("moved");
+        }
         Self { world, alone, in_a_set }
     }
 
@@ -131,9 +138,9 @@ impl Twins {
 async fn what_follows_is_the_same(pool: PgPool) {
     let twins = Twins::of(pool, TEMPLATE).await;
     for case in [
-        Case("join", Standard, 1, Takes::One, Verdict::Unknown),
-        Case("first", Decision, 1, Takes::One, Verdict::Unknown),
-        Case("first", Standard, 2, Takes::One, STALE),
+        Case("join", Standard, 2, Takes::One, Verdict::Unknown),
+        Case("first", Decision, 2, Takes::One, Verdict::Unknown),
+        Case("first", Standard, 1, Takes::One, STALE),
     ] {
         twins.report(case).await;
     }
@@ -143,16 +150,16 @@ async fn what_follows_is_the_same(pool: PgPool) {
         (handed.collect::<Vec<_>>().join(" "), ready.collect::<Vec<_>>().join(" "))
     };
     for (case, handed, ready) in [
-        (Case("first", Standard, 1, Takes::One, Verdict::Applied), "second", "beside"),
-        (Case("first", Standard, 1, Takes::One, Verdict::Duplicate), "", ""),
+        (Case("first", Standard, 2, Takes::One, Verdict::Applied), "second", "beside"),
+        (Case("first", Standard, 2, Takes::One, Verdict::Duplicate), "", ""),
         // In another queue.
-        (Case("second", Standard, 1, Takes::One, Verdict::Applied), "", "elsewhere"),
+        (Case("second", Standard, 2, Takes::One, Verdict::Applied), "", "elsewhere"),
         // `join`, its first child, waits for `elsewhere`; another one is not offered.
-        (Case("beside", Standard, 1, Takes::One, Verdict::Applied), "", "route"),
-        (Case("elsewhere", Standard, 1, Takes::One, Verdict::Applied), "", "join"),
-        (Case("route", Decision, 1, Takes::One, Verdict::Applied), "", ""),
-        (Case("join", Standard, 1, Takes::None, Verdict::Applied), "", "analyze"),
-        (Case("analyze", Batchable, 1, Takes::One, Verdict::Applied), "", ""),
+        (Case("beside", Standard, 2, Takes::One, Verdict::Applied), "", "route"),
+        (Case("elsewhere", Standard, 2, Takes::One, Verdict::Applied), "", "join"),
+        (Case("route", Decision, 2, Takes::One, Verdict::Applied), "", ""),
+        (Case("join", Standard, 2, Takes::None, Verdict::Applied), "", "analyze"),
+        (Case("analyze", Batchable, 2, Takes::One, Verdict::Applied), "", ""),
     ] {
         let applied = twins.report(case).await;
         assert_eq!(names(&applied), (handed.to_owned(), ready.to_owned()), "{case:?}");
@@ -169,32 +176,32 @@ async fn a_task_ends_the_same(pool: PgPool) {
             false => Twins::of(pool.clone(), PLAIN).await,
             true => Twins::of(pool.clone(), &PLAIN.replace("1.0.0", "1.1.0")).await,
         };
-        twins.report(Case("first", Standard, 1, Takes::One, Verdict::Applied)).await;
+        twins.report(Case("first", Standard, 2, Takes::One, Verdict::Applied)).await;
         if fails {
             for task in [&twins.alone, &twins.in_a_set] {
                 let id = twins.world.id(task, "bad");
-                let bad = twins.world.finished(id, Standard, 1);
+                let bad = twins.world.finished(id, Standard, 2);
                 let bad = FinishedAttempt { ending: Err(failure(false)), ..bad };
                 twins.world.apply(&[bad]).await;
             }
         } else {
-            twins.report(Case("bad", Standard, 1, Takes::None, Verdict::Applied)).await;
-            twins.report(Case("never", Standard, 1, Takes::None, Verdict::Applied)).await;
+            twins.report(Case("bad", Standard, 2, Takes::None, Verdict::Applied)).await;
+            twins.report(Case("never", Standard, 2, Takes::None, Verdict::Applied)).await;
         }
-        let applied = twins.report(Case("second", Standard, 1, Takes::One, Verdict::Applied)).await;
+        let applied = twins.report(Case("second", Standard, 2, Takes::One, Verdict::Applied)).await;
         let ended: Vec<String> =
             applied.finished_tasks.iter().map(|task| task.state.to_string()).collect();
         assert_eq!(ended, [if fails { "blocked_by_failures" } else { "complete" }]);
-        twins.report(Case("second", Standard, 1, Takes::One, Verdict::Duplicate)).await;
+        twins.report(Case("second", Standard, 2, Takes::One, Verdict::Duplicate)).await;
         twins.world.assert_consistent().await;
     }
 }
 
-/// A step of a task that was cancelled, and one of another namespace.
+/// A step of another namespace, one of a task that was cancelled, and a member of a batch.
 #[sqlx::test]
 async fn what_may_not_be_stored_is_not(pool: PgPool) {
     let twins = Twins::of(pool, PLAIN).await;
-    let first = twins.attempt(&twins.alone, Case("first", Standard, 1, Takes::None, STALE));
+    let first = twins.attempt(&twins.alone, Case("first", Standard, 2, Takes::None, STALE));
     let others = "others".parse().expect("a name");
     let applied = twins.world.store.apply_outcomes(&others, &[first], LEASE_MS).await;
     assert_eq!(applied.expect("read").verdicts, [Verdict::Unknown]);
@@ -202,5 +209,12 @@ async fn what_may_not_be_stored_is_not(pool: PgPool) {
         twins.world.store.cancel_task(task.id, "somebody", None).await.expect("cancelled");
     }
     // The end by request is an outcome.
-    twins.report(Case("bad", Standard, 1, Takes::One, Verdict::Duplicate)).await;
+    twins.report(Case("bad", Standard, 2, Takes::One, Verdict::Duplicate)).await;
+    let world = World::of(twins.world.pool.clone(), &BATCH.replace("1.0.0", "1.2.0")).await;
+    let (_, batch) = world.expand(1).await;
+    for in_sets in [false, true] {
+        world.store_in_sets(in_sets);
+        let applied = world.apply(&[world.finished(batch.member(0), Standard, 1)]).await;
+        assert_eq!(applied.verdicts, [Verdict::Unknown]);
+    }
 }

@@ -137,6 +137,45 @@ async fn an_outcome_finds_what_happened_before_it(pool: PgPool) {
     }
 }
 
+/// The two above with a step that is no member, whose outcome has a statement of its own.
+#[sqlx::test]
+async fn the_fence_of_a_step_that_is_no_member(pool: PgPool) {
+    use Meanwhile::{Checkpoint, Claim, Lease, Redispatch, Release, Return};
+    let world = World::new(pool).await;
+    let undisturbed = world.submit().await;
+    world.done(&undisturbed, &["before"]).await;
+    let undisturbed = world.shown(undisturbed.id).await;
+    let stale = |superseded| Verdict::Stale { superseded };
+    for (what, verdict, fence) in [
+        (Claim, stale(false), (2, 1, true, false)),
+        (Release, stale(true), (2, 2, false, false)),
+        (Return, Verdict::Applied, (1, 2, false, false)),
+        (Redispatch, Verdict::Applied, (1, 2, false, false)),
+        (Lease, Verdict::Applied, (1, 1, true, false)),
+        (Checkpoint, Verdict::Applied, (1, 1, false, true)),
+    ] {
+        let task = world.submit().await;
+        let (step, last) = (task.step_ids[0], [world.attempt(&task, "before").await]);
+        world.store.mark_sent(&[(step, 1)]).await.expect("recorded");
+        let (applied, said) =
+            world.in_order(Gate::Task(task.id), world.apply(&last), world.do_to(step, what)).await;
+        assert_eq!(applied.verdicts, [Verdict::Applied], "{what:?}");
+        assert!(what == Lease || said == "nothing to do", "{what:?}: {said}");
+        assert_eq!(world.fence(step).await, (1, 1, false, false), "{what:?}");
+        assert_eq!(world.shown(task.id).await, undisturbed, "{what:?}");
+
+        let task = world.submit().await;
+        let (step, last) = (task.step_ids[0], [world.attempt(&task, "before").await]);
+        world.store.mark_sent(&[(step, 1)]).await.expect("recorded");
+        let (said, applied) =
+            world.in_order(Gate::Step(step), world.do_to(step, what), world.apply(&last)).await;
+        assert_eq!((said, applied.verdicts), ("done", vec![verdict]), "{what:?}");
+        assert_eq!(world.fence(step).await, fence, "{what:?}");
+        assert_eq!(applied.ready.len(), usize::from(verdict == Verdict::Applied), "{what:?}");
+        world.assert_consistent().await;
+    }
+}
+
 /// A failed attempt that runs again against a claim of the same step: one new attempt, not two.
 #[sqlx::test]
 async fn a_retry_and_a_claim_raise_the_attempt_once(pool: PgPool) {

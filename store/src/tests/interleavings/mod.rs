@@ -7,6 +7,7 @@
 //! by the time they go on. Then the gate is opened. What must come out of it is compared as a whole:
 //! every step, the counters of task and batches, and how often a step was announced as ready.
 
+mod alone;
 mod cascades;
 mod chunks;
 mod decisions;
@@ -72,7 +73,7 @@ impl Announces for RepairDone {
     }
 }
 
-/// Whether the outcome comes first, and whether it is stored by the statement for sets although it is alone.
+/// Whether the first of the two comes first, and whether the outcome is stored by the statement for sets although it is alone.
 const ORDERS: [(bool, bool); 4] = [(true, false), (true, true), (false, false), (false, true)];
 
 /// How often the step was announced as ready.

@@ -4,7 +4,7 @@ use sqlx::PgPool;
 use tasker_messages::{StepKind, TaskState, Verdict};
 use tasker_workflow::RepairAction;
 
-use super::{Gate, failed, told};
+use super::{Gate, ORDERS, failed, told};
 use crate::tests::World;
 use crate::{FinishedAttempt, RepairTarget};
 
@@ -162,7 +162,8 @@ steps:
 #[sqlx::test]
 async fn a_task_ends_while_it_is_repaired(pool: PgPool) {
     let world = World::of(pool, TWO).await;
-    for reset_first in [true, false] {
+    for (reset_first, in_sets) in ORDERS {
+        world.store_in_sets(in_sets);
         let task = world.submit().await;
         world.apply(&[failed(world.attempt(&task, "bad").await)]).await;
         let (gate, bad) = (Gate::Task(task.id), world.id(&task, "bad"));

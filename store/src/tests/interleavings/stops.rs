@@ -5,7 +5,7 @@ use sqlx::{Connection, PgPool};
 use tasker_messages::{BatchId, Claim, ClaimVerdict, DropReason, StepId, TaskState, Verdict};
 use uuid::Uuid;
 
-use super::{Gate, WAITING, failed, told, until};
+use super::{Gate, ORDERS, WAITING, failed, told, until};
 use crate::tests::{TERMS, World, failure, ns};
 use crate::{Cancelled, FinishedAttempt, NewTask, RepairTarget};
 
@@ -22,7 +22,8 @@ steps:
 #[sqlx::test]
 async fn a_task_is_cancelled_while_its_last_step_ends(pool: PgPool) {
     let world = World::of(pool, ONE).await;
-    for cancel_first in [true, false] {
+    for (cancel_first, in_sets) in ORDERS {
+        world.store_in_sets(in_sets);
         let task = world.submit().await;
         world.done(&task, &["done"]).await;
         let last = [world.attempt(&task, "last").await];

@@ -37,7 +37,7 @@ impl Applied {
 }
 
 impl Rows {
-    /// The edges as `outcomes/apply.sql` sees them when it begins, before it has its locks.
+    /// The edges as `outcomes/{apply,apply_one}.sql` see them when they begin, before they have locks.
     pub(crate) fn edges_of(&self, slot: usize) -> u32 {
         self.step(slot).map_or(0, |step| step.children)
     }
