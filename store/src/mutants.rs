@@ -47,16 +47,19 @@ const fn contains(text: &[u8], part: &[u8]) -> bool {
     false
 }
 
+/// Of both statements that store outcomes.
+const FIRST_OUTCOME_STAYS: Replaced = (
+    Guard::TerminalTest,
+    "on conflict (step_id) do nothing",
+    "on conflict (step_id) do update set state = excluded.state, attempt = excluded.attempt,
+         result = excluded.result, error = excluded.error, worker = excluded.worker",
+);
+
 pub(crate) const APPLY: Statement = statement(
     include_str!("../queries/outcomes/apply.sql"),
     &[
         (Guard::AttemptFence, "attempt = reported_attempt", "true"),
-        (
-            Guard::TerminalTest,
-            "on conflict (step_id) do nothing",
-            "on conflict (step_id) do update set state = excluded.state, attempt = excluded.attempt,
-                 result = excluded.result, error = excluded.error, worker = excluded.worker",
-        ),
+        FIRST_OUTCOME_STAYS,
         (
             Guard::CountByChange,
             "from applied\n    where batch_id is not null",
@@ -80,12 +83,7 @@ pub(crate) const APPLY_ONE: Statement = statement(
     include_str!("../queries/outcomes/apply_one.sql"),
     &[
         (Guard::AttemptFence, "attempt = $3", "$3::int is not null"),
-        (
-            Guard::TerminalTest,
-            "on conflict (step_id) do nothing",
-            "on conflict (step_id) do update set state = excluded.state, attempt = excluded.attempt,
-                 result = excluded.result, error = excluded.error, worker = excluded.worker",
-        ),
+        FIRST_OUTCOME_STAYS,
         (
             Guard::EdgesSeen,
             "s.children = (select count(*) from tasker.step_edges e where e.parent_id = s.id)",

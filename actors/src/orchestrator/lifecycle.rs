@@ -1,6 +1,7 @@
 //! Looks at tasks whose template limits time, and removes those that have ended long ago. Sent by nobody:
-//! it asks the rows once a second, more rarely where nothing happens, and every `retention.interval_ms`; emits ended tasks to the finalizer
-//! and overdue attempts to the outcomes actor. What is lost when it dies: one look, which comes again.
+//! it asks the rows once a second, more rarely where nothing happens, and every `retention.interval_ms`;
+//! emits ended tasks to the finalizer and overdue attempts to the outcomes actor. What is lost when it dies:
+//! one look, which comes again.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -24,6 +24,22 @@ enum Meanwhile {
     Checkpoint,
 }
 
+const STALE: Verdict = Verdict::Stale { superseded: false };
+const SUPERSEDED: Verdict = Verdict::Stale { superseded: true };
+
+/// Attempt, dispatch, whether it is leased, and whether there is a checkpoint.
+type Fence = (i32, i32, bool, bool);
+
+/// What happens to a step before its outcome comes, the verdict on that, and what becomes of the step.
+const BEFORE_THE_OUTCOME: [(Meanwhile, Verdict, Fence); 6] = [
+    (Meanwhile::Claim, STALE, (2, 1, true, false)),
+    (Meanwhile::Release, SUPERSEDED, (2, 2, false, false)),
+    (Meanwhile::Return, Verdict::Applied, (1, 2, false, false)),
+    (Meanwhile::Redispatch, Verdict::Applied, (1, 2, false, false)),
+    (Meanwhile::Lease, Verdict::Applied, (1, 1, true, false)),
+    (Meanwhile::Checkpoint, Verdict::Applied, (1, 1, false, true)),
+];
+
 impl World {
     /// What it said.
     async fn do_to(&self, step_id: StepId, what: Meanwhile) -> &'static str {
@@ -74,8 +90,7 @@ impl World {
         }
     }
 
-    /// Attempt, dispatch, whether it is leased, and whether there is a checkpoint.
-    async fn fence(&self, step: StepId) -> (i32, i32, bool, bool) {
+    async fn fence(&self, step: StepId) -> Fence {
         sqlx::query_as(
             "select attempt, dispatch_seq, lease_until is not null,
                     exists (select from tasker.checkpoints c where c.step_id = steps.id)
@@ -113,17 +128,8 @@ async fn what_has_ended_is_left_alone(pool: PgPool) {
 /// worker is told whether another message stands for the step.
 #[sqlx::test]
 async fn an_outcome_finds_what_happened_before_it(pool: PgPool) {
-    use Meanwhile::{Checkpoint, Claim, Lease, Redispatch, Release, Return};
     let world = World::new(pool).await;
-    let stale = |superseded| Verdict::Stale { superseded };
-    for (what, verdict, fence) in [
-        (Claim, stale(false), (2, 1, true, false)),
-        (Release, stale(true), (2, 2, false, false)),
-        (Return, Verdict::Applied, (1, 2, false, false)),
-        (Redispatch, Verdict::Applied, (1, 2, false, false)),
-        (Lease, Verdict::Applied, (1, 1, true, false)),
-        (Checkpoint, Verdict::Applied, (1, 1, false, true)),
-    ] {
+    for (what, verdict, fence) in BEFORE_THE_OUTCOME {
         let (_, batch) = world.expand(1).await;
         let (step, last) = (batch.member(0), [world.member(batch, 0)]);
         let gate = Gate::Step(step);
@@ -140,20 +146,12 @@ async fn an_outcome_finds_what_happened_before_it(pool: PgPool) {
 /// The two above with a step that is no member, whose outcome has a statement of its own.
 #[sqlx::test]
 async fn the_fence_of_a_step_that_is_no_member(pool: PgPool) {
-    use Meanwhile::{Checkpoint, Claim, Lease, Redispatch, Release, Return};
+    use Meanwhile::Lease;
     let world = World::new(pool).await;
     let undisturbed = world.submit().await;
     world.done(&undisturbed, &["before"]).await;
     let undisturbed = world.shown(undisturbed.id).await;
-    let stale = |superseded| Verdict::Stale { superseded };
-    for (what, verdict, fence) in [
-        (Claim, stale(false), (2, 1, true, false)),
-        (Release, stale(true), (2, 2, false, false)),
-        (Return, Verdict::Applied, (1, 2, false, false)),
-        (Redispatch, Verdict::Applied, (1, 2, false, false)),
-        (Lease, Verdict::Applied, (1, 1, true, false)),
-        (Checkpoint, Verdict::Applied, (1, 1, false, true)),
-    ] {
+    for (what, verdict, fence) in BEFORE_THE_OUTCOME {
         let task = world.submit().await;
         let (step, last) = (task.step_ids[0], [world.attempt(&task, "before").await]);
         world.store.mark_sent(&[(step, 1)]).await.expect("recorded");
